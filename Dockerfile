@@ -1,0 +1,10 @@
+# One image for API and worker; docker-compose.yml says which of the two runs.
+FROM python:3.12-slim-bookworm
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends busybox-static ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
+WORKDIR /opt/director
+COPY requirements ./requirements
+RUN pip install --no-cache-dir --require-hashes -r requirements/lock.txt
+COPY . .
+RUN pip install --no-cache-dir --no-deps --no-build-isolation -e .

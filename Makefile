@@ -1,0 +1,40 @@
+# `make demo` shows it, `make up` serves it, `make test` checks it. Each does its own set-up.
+.PHONY: help setup demo up down test check fix doctor clean
+
+help:
+	@echo 'make demo     run two real projects through Director and show the result'
+	@echo 'make up       serve until Ctrl-C: API on 8000, Temporal UI on 8233'
+	@echo 'make down     stop everything of ours'
+	@echo 'make test     lint, types, import contracts, all tests (ARGS=… goes to pytest)'
+	@echo 'make check    lint, types and import contracts only'
+	@echo 'make fix      repair lint and format'
+	@echo 'make doctor   tell what is there and what is missing'
+	@echo 'make clean    remove .venv and caches; data in .director stays'
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@.venv/bin/director demo
+
+up: setup
+	@.venv/bin/director up
+
+down: setup
+	@.venv/bin/director down
+
+doctor: setup
+	@.venv/bin/director doctor
+
+test: setup
+	@.venv/bin/python scripts/test.py $(ARGS)
+
+check: setup
+	@scripts/check
+
+fix: setup
+	@scripts/check fix
+
+clean:
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,102 @@
+"""`checkpoint` steps: the workspace's files and the run's state under one id."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sqlmodel import Session, select
+
+from director.activities.jobs import StepDone, StepJob
+from director.activities.sandboxes import Sandboxes
+from director.blobs import trees
+from director.blobs.store import put_tree
+from director.domain.checkpoints import CheckpointStatus, Manifest, Part
+from director.domain.failures import FailureCode, StepFailure
+from director.domain.ids import CHECKPOINT, new_id
+from director.domain.runs import StepStatus
+from director.domain.steps import CheckpointStep
+from director.domain.templates import TemplateError, fill
+from director.domain.trees import Tree
+from director.store import blobs, checkpoints, runs
+from director.store.tables import CheckpointRow
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Captures the workspace of a run as content-addressed files, the manifest last."""
+
+    sandboxes: Sandboxes
+
+    def perform(self, job: StepJob, step: CheckpointStep) -> StepDone:
+        """Capture files and state; the manifest with their hashes is written last of all."""
+        row = self._row(job, step)
+        sandbox = self.sandboxes.prepare(job)
+        root = Path(self.sandboxes.runtime.workspace(sandbox).path())
+        captured = trees.capture(root, self.sandboxes.blobs)
+        manifest = self._manifest(job, captured.tree)
+        skipped = [asdict(skip) for skip in captured.skipped]
+        with self.sandboxes.store.write() as session:
+            blobs.touch(session, _named(captured.tree, manifest))
+            checkpoints.finish(session, row.id, manifest, skipped)
+        result = {
+            "checkpointId": row.id,
+            "name": row.name,
+            "files": captured.tree.file_count,
+            "bytes": captured.tree.total_bytes,
+            "skipped": len(skipped),
+            "attempt": job.key.attempt,
+        }
+        return StepDone(StepStatus.COMPLETED, result)
+
+    def _row(self, job: StepJob, step: CheckpointStep) -> CheckpointRow:
+        name = _filled(job, step.name or job.step_id)
+        description = _filled(job, step.description) if step.description else None
+        with self.sandboxes.store.write() as session:
+            if (begun := _begun(session, job)) is not None:
+                return begun
+            row = CheckpointRow(
+                id=new_id(CHECKPOINT),
+                session_id=job.run.session_id,
+                owner_id=job.run.owner_id,
+                workflow_id=job.run.workflow_id,
+                run_id=job.run.id,
+                step=job.step_id,
+                name=name,
+                description=description,
+            )
+            session.add(row)
+            return row
+
+    def _manifest(self, job: StepJob, tree: Tree) -> Manifest:
+        content = put_tree(self.sandboxes.blobs, tree)
+        with self.sandboxes.store.read() as session:
+            view = runs.view(session, job.run)
+        seen = view.model_dump(mode="json", exclude={"temporal"})
+        state = json.dumps(seen, sort_keys=True, separators=(",", ":")).encode()
+        return Manifest(
+            filesystem=Part(hash=content, bytes=tree.total_bytes, files=tree.file_count),
+            state=Part(hash=self.sandboxes.blobs.put(state), bytes=len(state)),
+        )
+
+
+def _begun(session: Session, job: StepJob) -> CheckpointRow | None:
+    """The checkpoint that an earlier attempt of this activity began."""
+    begun = select(CheckpointRow).where(
+        CheckpointRow.run_id == job.run.id,
+        CheckpointRow.step == job.step_id,
+        CheckpointRow.status == CheckpointStatus.CREATING,
+    )
+    return session.exec(begun).first()
+
+
+def _filled(job: StepJob, text: str) -> str:
+    try:
+        return fill(text, job.run.context)
+    except TemplateError as error:
+        raise StepFailure(FailureCode.INVALID_TEMPLATE, str(error)) from None
+
+
+def _named(tree: Tree, manifest: Manifest) -> list[tuple[str, int]]:
+    files = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
+    parts = [(part.hash, part.bytes) for part in (manifest.filesystem, manifest.state)]
+    return [*files, *parts]

@@ -1,0 +1,69 @@
+"""What a step's activity works on, and what it made of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlmodel import Session
+
+from director.domain import plans, steps
+from director.domain.base import Json
+from director.domain.runs import StepStatus
+from director.domain.times import utc_now
+from director.domain.workflows import Definition
+from director.store import workflows
+from director.store.steps import StepKey
+from director.store.tables import RunRow, StepRow
+
+
+@dataclass(frozen=True)
+class StepJob:
+    """A step with all that it needs from the store; secrets stay in here."""
+
+    key: StepKey
+    run: RunRow
+    definition: Definition
+    began: datetime
+    repeats: int = 0
+    """How often the command of this attempt was lost with its container, and run again."""
+
+    @property
+    def step(self) -> steps.Step:
+        """The step as its author wrote it."""
+        return self.definition.steps[self.key.index]
+
+    @property
+    def step_id(self) -> str:
+        """The step's name in the API."""
+        return steps.step_ids(self.definition.steps)[self.key.index]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables: those of the step win over the start's, those over the workflow's."""
+        return {**self.definition.environment, **self.run.environment, **self.step.environment}
+
+    @property
+    def judged_next(self) -> bool:
+        """Whether a verify follows directly and judges the exit code."""
+        return plans.judged_next(self.definition, self.key.index)
+
+    @property
+    def command_id(self) -> str:
+        """One name for one attempt: the same never runs twice in a sandbox."""
+        return f"{self.key.index}-{self.key.attempt}-{self.key.temporal_run_id}"
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """How a step ended."""
+
+    status: StepStatus
+    result: Json | None = None
+    error: Json | None = None
+
+
+def load_job(session: Session, key: StepKey) -> StepJob:
+    """Read a step's job from the store, once the step is open."""
+    run = session.get_one(RunRow, key.run_id)
+    row = session.get_one(StepRow, (key.run_id, key.index))
+    definition = workflows.definition(session, run.workflow_id, run.version)
+    return StepJob(key, run, definition, row.started_at or utc_now(), row.repeats)

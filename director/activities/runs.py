@@ -1,0 +1,66 @@
+"""Activities of a run as a whole: notes on its status and progress, and its settling."""
+
+from dataclasses import dataclass
+
+import structlog
+from temporalio import activity
+
+from director.activities.heartbeat import heartbeating
+from director.activities.sandboxes import Sandboxes
+from director.domain import names
+from director.domain.events import EventType
+from director.domain.runs import (
+    ProgressNote,
+    RunStatus,
+    SettleInput,
+    SettleOutcome,
+    StatusNote,
+)
+from director.store import runs, settling
+from director.store.engine import Store
+from director.store.tables import RunRow
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class RunActivities:
+    """Writes what concerns a whole run, and removes its sandbox at the end."""
+
+    store: Store
+    sandboxes: Sandboxes
+
+    @activity.defn(name=names.RECORD_STATUS)
+    def record_status(self, note: StatusNote) -> None:
+        """Write that a run holds or goes on."""
+        paused = note.status is RunStatus.PAUSED
+        kind = EventType.WORKFLOW_PAUSED if paused else EventType.WORKFLOW_RESUMED
+        with self.store.write() as session:
+            runs.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
+
+    @activity.defn(name=names.RECORD_PROGRESS)
+    def record_progress(self, note: ProgressNote) -> None:
+        """Write numbered progress into the event log."""
+        with self.store.write() as session:
+            run = session.get_one(RunRow, note.run_id)
+            for entry in note.entries:
+                if entry.number <= run.progress_told:
+                    continue  # written by an attempt whose end was lost
+                run.progress_told = entry.number
+                session.add(run)
+                told = {"signal": entry.model_dump(mode="json", exclude_none=True)}
+                runs.tell(session, run, EventType.WORKFLOW_PROGRESS, told)
+
+    @activity.defn(name=names.SETTLE, no_thread_cancel_exception=True)
+    def settle(self, end: SettleInput) -> SettleOutcome:
+        """Remove the sandbox, then write the end: a run that has ended has nothing running."""
+        with heartbeating():
+            with self.store.read() as session:
+                run = session.get_one(RunRow, end.run_id)
+            if run.host_id is not None and run.host_id != self.sandboxes.host_id:
+                return SettleOutcome(host_id=run.host_id)
+            self.sandboxes.remove(end.run_id)
+            with self.store.write() as session:
+                settling.settle(session, end)
+        log.info("run settled", run_id=end.run_id, status=end.status)
+        return SettleOutcome()

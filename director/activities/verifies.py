@@ -1,0 +1,131 @@
+"""`verify` steps: the host judges what the last execute step did, and records the evidence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from director.activities.heartbeat import cancel_requested
+from director.activities.jobs import StepDone, StepJob
+from director.activities.outputs import JUDGED, OutputRecorder
+from director.activities.sandboxes import Sandboxes
+from director.domain.criteria import Criterion, change_texts
+from director.domain.failures import FailureCode, StepFailure
+from director.domain.runs import StepStatus
+from director.domain.sandboxes import Cause, Command
+from director.domain.steps import VerifyStep
+from director.domain.templates import TemplateError, fill
+from director.domain.times import to_millis, utc_now
+from director.sandbox.runtime import Execution
+from director.store import runs
+from director.store.steps import StepKey
+from director.store.tables import StepRow
+from director.verify.judge import judge
+
+_LOOK = 0.2
+
+
+@dataclass(frozen=True)
+class Verifies:
+    """Judges criteria against what was recorded and what lies in the workspace."""
+
+    sandboxes: Sandboxes
+
+    def perform(self, job: StepJob, step: VerifyStep) -> StepDone:
+        """Judge the step's criterion; what cannot be seen is a failed verdict, never a pass."""
+        criterion = _criterion(job, step)
+        sandbox = self.sandboxes.prepare(job)
+        evidence = RunEvidence(self.sandboxes, job, sandbox, self._judged(job))
+        try:
+            verdict = judge(criterion, evidence)
+        except CancelledVerifyError:
+            return StepDone(StepStatus.CANCELLED)
+        result = verdict.model_dump(mode="json", exclude_none=True)
+        result["attempt"] = job.key.attempt
+        if verdict.passed:
+            return StepDone(StepStatus.COMPLETED, result)
+        failure = StepFailure(FailureCode.VERIFICATION_FAILED, verdict.message)
+        return StepDone(StepStatus.FAILED, result, failure.error)
+
+    def _judged(self, job: StepJob) -> StepRow | None:
+        with self.sandboxes.store.read() as session:
+            rows = runs.steps_of(session, job.run.id)
+        before = [row for row in rows[: job.key.index] if row.type == "execute"]
+        return before[-1] if before else None
+
+
+class CancelledVerifyError(Exception):
+    """The run is cancelled while a criterion's command runs."""
+
+
+class RunEvidence:
+    """Evidence of a run: recorded output, the workspace's files, commands in its sandbox."""
+
+    def __init__(
+        self, sandboxes: Sandboxes, job: StepJob, sandbox: str, judged: StepRow | None
+    ) -> None:
+        self._sandboxes, self._job, self._sandbox = sandboxes, job, sandbox
+        self._judged = judged
+        self._files = sandboxes.runtime.workspace(sandbox)
+        self._commands = 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the judged command ended."""
+        return (self._judged.result or {}).get("exitCode") if self._judged else None
+
+    def output(self, stream: Literal["stdout", "stderr"]) -> str:
+        """The end of what the judged command wrote."""
+        if self._judged is None:
+            return ""
+        judged = self._judged
+        key = StepKey(judged.run_id, judged.index, judged.attempt, "", 0)
+        recorder = OutputRecorder(self._sandboxes.store, self._sandboxes.blobs, key)
+        return recorder.tail(stream, JUDGED)
+
+    def read(self, path: str, limit: int) -> bytes:
+        """The beginning of a file of the workspace."""
+        return self._files.read(path, limit)
+
+    def kind(self, path: str) -> str | None:
+        """What lies at a path."""
+        return self._files.kind(path)
+
+    def glob(self, pattern: str) -> Sequence[str]:
+        """The files that a pattern names."""
+        return self._files.glob(pattern)
+
+    def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:
+        """Run a command in the sandbox, within what is left of the step's time."""
+        self._commands += 1
+        command = Command(
+            id=f"{self._job.command_id}-verify-{self._commands}-{self._job.key.activity_attempt}",
+            argv=list(argv),
+            environment=self._job.environment,
+            timeout_ms=max(1, min(timeout_ms, self._left_ms())),
+        )
+        execution = self._sandboxes.runtime.run(self._sandbox, command)
+        while (result := execution.wait(_LOOK)) is None:
+            if cancel_requested():
+                execution.kill()
+                raise CancelledVerifyError
+        text = "".join(_end(execution, "stdout") + _end(execution, "stderr"))
+        return (None if result.cause is Cause.TIMEOUT else result.exit_code), text
+
+    def _left_ms(self) -> int:
+        spent = to_millis(utc_now() - self._job.began)
+        return self._job.step.timeout - spent
+
+
+def _end(execution: Execution, stream: Literal["stdout", "stderr"]) -> list[str]:
+    content = execution.read(stream, 0, JUDGED)
+    return [content.decode(errors="replace")] if content else []
+
+
+def _criterion(job: StepJob, step: VerifyStep) -> Criterion:
+    try:
+        return change_texts(step.criterion(), lambda text: fill(text, job.run.context))
+    except TemplateError as error:
+        raise StepFailure(FailureCode.INVALID_TEMPLATE, str(error)) from None
+    except ValueError as error:
+        message = f"with the context's values the criteria are not allowed: {error}"
+        raise StepFailure(FailureCode.INVALID_TEMPLATE, message) from None

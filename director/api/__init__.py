@@ -1,0 +1,1 @@
+"""HTTP and WebSocket: validate, authorise, record, tell Temporal, answer."""

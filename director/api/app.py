@@ -1,0 +1,93 @@
+"""The API's root: from settings to an application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import RedirectResponse
+
+from director import API_VERSION
+from director.api import (
+    archives,
+    auth,
+    checkpoints,
+    departments,
+    health,
+    runs,
+    sessions,
+    users,
+    workflows,
+    ws,
+)
+from director.api.errors import install_error_handlers
+from director.api.gateway import Gateway
+from director.api.hub import Hub
+from director.api.middleware import RequestMiddleware
+from director.api.tokens import Tokens
+from director.blobs.store import LocalBlobs
+from director.settings import Settings
+from director.store.engine import Store
+from director.temporal.client import connect
+
+log = structlog.get_logger()
+
+_VERSIONED = (auth, users, sessions, departments, runs, workflows, archives, checkpoints, ws)
+_EXPOSED = ["X-Request-Id", "ETag", "Location"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application with all its routes; its parts are opened when it starts to serve."""
+    app = FastAPI(
+        title="Director",
+        version=API_VERSION,
+        description="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
+        lifespan=_lifespan(settings),
+        redirect_slashes=False,
+    )
+    install_error_handlers(app)
+    for module in _VERSIONED:
+        app.include_router(module.router, prefix="/v1")
+    app.include_router(health.router)
+    app.add_api_route("/", _to_docs, include_in_schema=False)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=_EXPOSED,
+        )
+    app.add_middleware(RequestMiddleware)
+    return app
+
+
+def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        store = Store(settings.database_url)
+        store.create_tables()
+        tokens = Tokens(settings.secret_keys)
+        if notice := users.ensure_first_admin(store, settings, tokens.passwords):
+            log.info(notice)
+        client = await connect(
+            settings.temporal_address,
+            settings.temporal_namespace,
+            tls=settings.temporal_tls,
+            api_key=settings.temporal_api_key,
+            lazy=True,
+        )
+        hub = Hub(store)
+        app.state.store, app.state.tokens, app.state.hub = store, tokens, hub
+        app.state.gateway = Gateway(client)
+        app.state.blobs = LocalBlobs(settings.home / "blobs")
+        async with hub.running():
+            yield
+        store.close()
+
+    return lifespan
+
+
+async def _to_docs() -> RedirectResponse:
+    return RedirectResponse("/docs")

@@ -1,0 +1,130 @@
+"""`/archives`: files that a run's workspace is filled from."""
+
+import asyncio
+import tempfile
+from typing import IO, Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from sqlmodel import Session
+
+from director.api.envelope import Answer, answer
+from director.api.errors import documented
+from director.api.principals import EditorDep, PrincipalDep
+from director.api.state import BlobsDep, StoreDep
+from director.blobs.archives import ArchiveError, read_archive
+from director.blobs.store import Blobs, put_tree
+from director.domain.archives import Archive
+from director.domain.errors import (
+    MediaTypeError,
+    NotFoundError,
+    PayloadTooLargeError,
+    ValidationError,
+)
+from director.domain.ids import ARCHIVE, new_id
+from director.domain.trees import Tree
+from director.store import archives
+from director.store import blobs as blob_rows
+from director.store.engine import Store
+from director.store.tables import ArchiveRow
+
+router = APIRouter(prefix="/archives", tags=["archives"])
+
+MAX_UPLOAD = 256 * 1024 * 1024
+_IN_MEMORY = 4 * 1024 * 1024
+_NOT_RAW = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="archives.create",
+    responses=documented(PayloadTooLargeError, MediaTypeError),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/x-tar", "application/gzip", "application/zip")
+            },
+        }
+    },
+)
+async def create(
+    request: Request,
+    principal: EditorDep,
+    store: StoreDep,
+    blobs: BlobsDep,
+    response: Response,
+    name: Annotated[str | None, Query(max_length=200)] = None,
+) -> Answer[Archive]:
+    """Upload a tar (plain, gz, bz2, xz, zst) or a zip as the raw body; what it is, is seen from
+    its content. A member that would leave the workspace is refused with its name."""
+    _check_media_type(request)
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        await _receive(request, file)
+        tree = await asyncio.to_thread(_read, file, blobs)
+    row = ArchiveRow(
+        id=new_id(ARCHIVE),
+        owner_id=principal.user_id,
+        name=name,
+        tree=await asyncio.to_thread(put_tree, blobs, tree),
+        file_count=tree.file_count,
+        total_bytes=tree.total_bytes,
+    )
+    await _record(store, row, tree)
+    response.headers["Location"] = f"/v1/archives/{row.id}"
+    return answer(Archive.model_validate(row))
+
+
+@router.get("/{archive_id}", operation_id="archives.get", responses=documented(NotFoundError))
+async def get(archive_id: str, principal: PrincipalDep, store: StoreDep) -> Answer[Archive]:
+    """Get an archive's description."""
+    return answer(
+        await store.fetch(lambda s: Archive.model_validate(archives.get(s, principal, archive_id)))
+    )
+
+
+def _check_media_type(request: Request) -> None:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind in _NOT_RAW:
+        raise MediaTypeError(
+            f"the content type is {kind}; send the archive itself as the body, for example with"
+            " application/gzip",
+            contentType=kind,
+        )
+
+
+async def _receive(request: Request, file: IO[bytes]) -> None:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > MAX_UPLOAD:
+            raise PayloadTooLargeError(
+                f"the archive is over {MAX_UPLOAD} bytes", limitBytes=MAX_UPLOAD
+            )
+        await asyncio.to_thread(file.write, chunk)
+    if size == 0:
+        raise _refused("is empty; send the archive as the body")
+    file.seek(0)
+
+
+def _read(file: IO[bytes], blobs: Blobs) -> Tree:
+    try:
+        return read_archive(file, blobs)
+    except ArchiveError as error:
+        raise _refused(str(error)) from error
+
+
+def _refused(issue: str) -> ValidationError:
+    detail = {"field": "body", "issue": issue}
+    return ValidationError(f"the archive was refused: {issue}", **detail, errors=[detail])
+
+
+async def _record(store: Store, row: ArchiveRow, tree: Tree) -> None:
+    files = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
+
+    def write(session: Session) -> None:
+        blob_rows.touch(session, [*files, (row.tree, 0)])
+        session.add(row)
+
+    await store.run(write)

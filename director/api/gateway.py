@@ -1,0 +1,108 @@
+"""The only way from the API to Temporal."""
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from director.api.envelope import request_id
+from director.domain import names
+from director.domain.errors import UnavailableError
+from director.domain.runs import ProgressSignal, RunInput, RunState
+from director.temporal.launch import start_run
+
+log = structlog.get_logger()
+
+_PATIENCE = 2.0
+_RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
+
+
+class Gateway:
+    """Starts and steers runs. What was written as an intent may fail here: reconcile sends it
+    again; what exists nowhere else raises UnavailableError."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def start(self, run: RunInput) -> None:
+        """Try for two seconds to start a run that is written as queued."""
+        call = start_run(self._client, run, request_id=request_id.get(), timeout=_PATIENCE)
+        await self._sent("start", run.run_id, call)
+
+    async def cancel(self, run_id: str) -> None:
+        """Ask for the cancellation of a run."""
+        handle = self._client.get_workflow_handle(run_id)
+        await self._sent("cancel", run_id, handle.cancel(rpc_timeout=_RPC_TIMEOUT))
+
+    async def pause(self, run_id: str) -> None:
+        """Ask a run to hold before its next step."""
+        await self._sent("pause", run_id, self._signal(run_id, names.PAUSE))
+
+    async def resume(self, run_id: str) -> None:
+        """Ask a run to go on."""
+        await self._sent("resume", run_id, self._signal(run_id, names.RESUME))
+
+    async def progress(self, run_id: str, signal: ProgressSignal) -> None:
+        """Send an agent's progress to its run. Raises UnavailableError."""
+        if not await self._sent("progress", run_id, self._signal(run_id, names.PROGRESS, signal)):
+            raise UnavailableError("Temporal did not take the signal; send it again")
+
+    async def signal(self, run_id: str, name: str) -> None:
+        """Send a signal by its name alone: its data stays in the event log."""
+        if not await self._sent("signal", run_id, self._signal(run_id, name)):
+            raise UnavailableError("Temporal did not take the signal; send it again")
+
+    async def state(self, run_id: str) -> RunState:
+        """Ask the workflow itself. Raises UnavailableError where no worker answers."""
+        handle = self._client.get_workflow_handle(run_id)
+        try:
+            state: RunState = await handle.query(
+                names.STATE_QUERY, result_type=RunState, rpc_timeout=timedelta(seconds=10)
+            )
+        except RPCError as error:
+            raise UnavailableError(f"Temporal could not ask the run: {error.message}") from error
+        return state
+
+    async def answers(self) -> bool:
+        """Whether Temporal answers."""
+        try:
+            return await self._client.service_client.check_health(timeout=_RPC_TIMEOUT)
+        except (RPCError, RuntimeError):
+            return False
+
+    async def has_worker(self) -> bool:
+        """Whether at least one worker polls for runs."""
+        request = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=names.SANDBOX_QUEUE),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+        try:
+            response = await self._client.workflow_service.describe_task_queue(
+                request, timeout=_RPC_TIMEOUT
+            )
+        except (RPCError, RuntimeError):
+            return False
+        return bool(response.pollers)
+
+    async def _signal(self, run_id: str, name: str, *args: Any) -> None:
+        handle = self._client.get_workflow_handle(run_id)
+        await handle.signal(name, args=list(args), rpc_timeout=_RPC_TIMEOUT)
+
+    async def _sent(self, what: str, run_id: str, call: Awaitable[Any]) -> bool:
+        try:
+            await call
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                log.warning("Temporal did not answer", call=what, run_id=run_id, error=str(error))
+            return False
+        except (RuntimeError, OSError) as error:
+            log.warning("Temporal is not reachable", call=what, run_id=run_id, error=str(error))
+            return False
+        return True

@@ -1,0 +1,49 @@
+"""`/healthz`: the process lives. `/readyz`: it can do its work. Both open and unversioned."""
+
+from fastapi import APIRouter
+from sqlmodel import select
+
+from director import __version__
+from director.api.envelope import Answer, answer
+from director.api.errors import documented
+from director.api.state import GatewayDep, StoreDep
+from director.domain.base import Shape
+from director.domain.errors import UnavailableError
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(Shape):
+    """The process answers."""
+
+    status: str = "alive"
+    version: str = __version__
+
+
+class Ready(Shape):
+    """Every part that a run needs answers."""
+
+    status: str = "ready"
+    database: bool
+    temporal: bool
+    worker: bool
+
+
+@router.get("/healthz", operation_id="health.alive")
+async def alive() -> Answer[Alive]:
+    """Tell that the process lives."""
+    return answer(Alive())
+
+
+@router.get("/readyz", operation_id="health.ready", responses=documented(UnavailableError))
+async def ready(store: StoreDep, gateway: GatewayDep) -> Answer[Ready]:
+    """Ask the database, Temporal, and for at least one worker."""
+    database = await store.fetch(lambda session: session.exec(select(1)).one() == 1)
+    temporal = await gateway.answers()
+    worker = temporal and await gateway.has_worker()
+    parts = Ready(database=database, temporal=temporal, worker=worker)
+    missing = [name for name in ("database", "temporal", "worker") if not getattr(parts, name)]
+    if missing:
+        details = parts.model_dump(exclude={"status"})
+        raise UnavailableError(f"not ready: {', '.join(missing)} does not answer", **details)
+    return answer(parts)

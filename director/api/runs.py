@@ -1,0 +1,258 @@
+"""The runs of a workflow: start, watch, steer. Routes lie under `/workflows/{id}`."""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field
+from pydantic import ValidationError as Invalid
+from sqlmodel import Session
+
+from director.api.envelope import Answer, ListAnswer, answer, page
+from director.api.errors import documented, invalid
+from director.api.hub import Hub
+from director.api.outputs import OutputReader
+from director.api.principals import EditorDep, PrincipalDep
+from director.api.requests import StrictRoute
+from director.api.state import BlobsDep, GatewayDep, HubDep, PageDep, StoreDep, WaitDep
+from director.domain.base import Body, Json, Number, Shape, Text
+from director.domain.errors import ConflictError, NotFoundError, UnavailableError
+from director.domain.names import PROGRESS
+from director.domain.runs import ProgressSignal, RunState, RunView
+from director.domain.workflows import StartWorkflow
+from director.store import runs
+from director.store.engine import Store
+from director.store.tables import RunRow, StepRow
+
+router = APIRouter(prefix="/workflows/{workflow_id}", tags=["workflows"], route_class=StrictRoute)
+
+_STEERED = documented(NotFoundError, ConflictError)
+
+
+class ProgressBody(Body):
+    """What an agent says about how far it is."""
+
+    message: Annotated[Text, Field(max_length=500)] | None = None
+    percent: Annotated[Number, Field(ge=0, le=100)] | None = None
+    step: Annotated[int, Field(ge=0, le=500)] | None = None
+
+
+class Signalled(Shape):
+    """The answer of a signal."""
+
+    run_id: str
+    signal: str
+    accepted: bool = True
+
+
+class LiveStatus(RunView):
+    """A run's status, and what the workflow itself says where that was asked for."""
+
+    live: RunState | None = None
+
+
+@router.post("/start", status_code=202, operation_id="workflows.start", responses=_STEERED)
+async def start(
+    workflow_id: str,
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    hub: HubDep,
+    response: Response,
+    body: StartWorkflow | None = None,
+    wait: WaitDep = 0,
+) -> Answer[RunView]:
+    """Start a run. `?wait=` answers when it has ended, at the latest after so many seconds."""
+
+    def begin(session: Session) -> tuple[Any, RunView]:
+        run = runs.create(session, principal, workflow_id, body or StartWorkflow())
+        return runs.input_of(session, run), runs.view(session, run)
+
+    run_input, view = await store.run(begin)
+    await gateway.start(run_input)
+    response.headers["Location"] = f"/v1/workflows/{workflow_id}/runs/{run_input.run_id}"
+    return answer(await _ended(store, hub, run_input.run_id, wait) or view)
+
+
+@router.get("/status", operation_id="workflows.status", responses=documented(NotFoundError))
+async def status(
+    workflow_id: str,
+    principal: PrincipalDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    hub: HubDep,
+    wait: WaitDep = 0,
+    source: Annotated[str, Query(pattern="^(store|temporal)$")] = "store",
+) -> Answer[LiveStatus]:
+    """Where the latest run stands; `?source=temporal` asks the workflow itself as well."""
+    view = await store.fetch(lambda s: runs.status(s, principal, workflow_id))
+    if view.run_id is None:
+        return answer(LiveStatus(**dict(view)))
+    view = await _ended(store, hub, view.run_id, wait) or view
+    live = await gateway.state(view.run_id or "") if source == "temporal" else None
+    return answer(LiveStatus(**dict(view), live=live))
+
+
+@router.get("/runs", operation_id="workflows.runs", responses=documented(NotFoundError))
+async def list_(
+    workflow_id: str, principal: PrincipalDep, store: StoreDep, query: PageDep
+) -> ListAnswer[RunView]:
+    """List the runs of a workflow, newest first."""
+    return page(*await store.fetch(lambda s: runs.listed(s, principal, workflow_id, query)))
+
+
+@router.get("/runs/{run_id}", operation_id="workflows.run", responses=documented(NotFoundError))
+async def get(
+    workflow_id: str,
+    run_id: str,
+    principal: PrincipalDep,
+    store: StoreDep,
+    hub: HubDep,
+    wait: WaitDep = 0,
+) -> Answer[RunView]:
+    """Get a run."""
+    view = await store.fetch(lambda s: runs.view(s, runs.get(s, principal, workflow_id, run_id)))
+    return answer(await _ended(store, hub, run_id, wait) or view)
+
+
+@router.post("/cancel", status_code=202, operation_id="workflows.cancel", responses=_STEERED)
+async def cancel(
+    workflow_id: str,
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    hub: HubDep,
+    wait: WaitDep = 0,
+) -> Answer[RunView]:
+    """Cancel the run: `cancelled` once its processes are dead and its sandbox is gone."""
+
+    def intend(session: Session) -> RunView:
+        run = runs.latest(session, principal, workflow_id)
+        runs.want_cancel(session, run)
+        return runs.view(session, run)
+
+    view = await store.run(intend)
+    await gateway.cancel(view.run_id or "")
+    return answer(await _ended(store, hub, view.run_id or "", wait) or view)
+
+
+@router.post("/pause", status_code=202, operation_id="workflows.pause", responses=_STEERED)
+async def pause(
+    workflow_id: str, principal: EditorDep, store: StoreDep, gateway: GatewayDep
+) -> Answer[RunView]:
+    """Let the running step end, then hold."""
+    view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=True))
+    await gateway.pause(view.run_id or "")
+    return answer(view)
+
+
+@router.post("/resume", status_code=202, operation_id="workflows.resume", responses=_STEERED)
+async def resume(
+    workflow_id: str, principal: EditorDep, store: StoreDep, gateway: GatewayDep
+) -> Answer[RunView]:
+    """Go on after a pause."""
+    view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=False))
+    await gateway.resume(view.run_id or "")
+    return answer(view)
+
+
+@router.post(
+    "/signals/{name}",
+    status_code=202,
+    operation_id="workflows.signal",
+    responses=documented(NotFoundError, ConflictError, UnavailableError),
+)
+async def signal(
+    workflow_id: str,
+    name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,63}$")],
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    body: Json | None = None,
+) -> Answer[Signalled]:
+    """Signal the run. `progress` takes `message`, `percent` and `step`, and is numbered by the
+    workflow; the data of any other signal is told in the event log and never goes to Temporal."""
+    told = ProgressSignal(**_progress(body).model_dump()) if name == PROGRESS else None
+
+    def record(session: Session) -> str:
+        run = runs.latest(session, principal, workflow_id)
+        runs.count_signal(session, run, name, None if told else body or {})
+        return run.id
+
+    run_id = await store.run(record)
+    if told is not None:
+        await gateway.progress(run_id, told)
+    else:
+        await gateway.signal(run_id, name)
+    return answer(Signalled(run_id=run_id, signal=name))
+
+
+@router.get(
+    "/runs/{run_id}/steps/{step}/output",
+    operation_id="workflows.output",
+    responses={**documented(NotFoundError), 200: {"content": {"application/octet-stream": {}}}},
+    response_class=StreamingResponse,
+)
+async def output(
+    workflow_id: str,
+    run_id: str,
+    step: str,
+    principal: PrincipalDep,
+    store: StoreDep,
+    blobs: BlobsDep,
+    hub: HubDep,
+    stream: Annotated[str, Query(pattern="^(stdout|stderr|both)$")] = "both",
+    attempt: Annotated[int | None, Query(ge=1)] = None,
+    follow: bool = False,
+) -> StreamingResponse:
+    """The whole output of a step (its id, or its number from 1), byte for byte; `follow` streams
+    what comes until the step has ended."""
+    row = await store.fetch(lambda s: _step(s, runs.get(s, principal, workflow_id, run_id), step))
+    reader = OutputReader(store, blobs, hub, row, stream, attempt)
+    headers = {"X-Director-Attempt": str(reader.attempt), "X-Content-Type-Options": "nosniff"}
+    return StreamingResponse(
+        reader.follow() if follow else reader.whole(),
+        media_type="application/octet-stream",
+        headers=headers,
+    )
+
+
+def _intend_pause(session: Session, principal: Any, workflow_id: str, *, pause: bool) -> RunView:
+    run = runs.latest(session, principal, workflow_id)
+    runs.want_pause(session, run, pause)
+    return runs.view(session, run)
+
+
+def _progress(body: Json | None) -> ProgressBody:
+    try:
+        return ProgressBody.model_validate(body or {})
+    except Invalid as error:
+        problems = [
+            {**problem, "loc": ("body", *problem["loc"])}
+            for problem in error.errors(include_url=False)
+        ]
+        raise invalid(problems, body) from None
+
+
+def _step(session: Session, run: RunRow, named: str) -> StepRow:
+    rows = runs.steps_of(session, run.id)
+    for row in rows:
+        if row.id == named:
+            return row
+    if named.isascii() and named.isdigit() and 1 <= int(named[:6]) <= len(rows):
+        return rows[int(named) - 1]
+    raise NotFoundError("step", named)
+
+
+async def _ended(store: Store, hub: Hub, run_id: str, seconds: int) -> RunView | None:
+    """Wait for the end of a run; what it looks like then, or None where nobody waits."""
+    if not seconds:
+        return None
+    deadline = time.monotonic() + seconds
+    while True:
+        view = await store.fetch(lambda s: runs.view(s, s.get_one(RunRow, run_id)))
+        left = deadline - time.monotonic()
+        if view.status.ended or left <= 0:
+            return view
+        await hub.changed(left)

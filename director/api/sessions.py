@@ -1,0 +1,96 @@
+"""`/sessions`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from director.api.answers import created, versioned
+from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
+from director.api.errors import documented
+from director.api.principals import EditorDep, PrincipalDep
+from director.api.requests import StrictRoute
+from director.api.state import GatewayDep, MatchDep, PageDep, StoreDep
+from director.domain.errors import ConflictError, NotFoundError, PreconditionError
+from director.domain.sessions import Session, SessionCreate, SessionStatus, SessionUpdate
+from director.store import sessions
+
+router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRoute)
+
+
+@router.post("", status_code=201, operation_id="sessions.create", responses=documented())
+async def create(
+    body: SessionCreate, principal: EditorDep, store: StoreDep, response: Response
+) -> Answer[Session]:
+    """Create a session."""
+    view = await store.run(lambda s: sessions.view(s, sessions.create(s, principal, body)))
+    created(response, "sessions", view)
+    return answer(view)
+
+
+@router.get("", operation_id="sessions.list", responses=documented())
+async def list_(
+    principal: PrincipalDep,
+    store: StoreDep,
+    query: PageDep,
+    status: SessionStatus | None = None,
+) -> ListAnswer[Session]:
+    """List sessions, newest first."""
+    return page(*await store.fetch(lambda s: sessions.listed(s, principal, query, status)))
+
+
+@router.get("/{session_id}", operation_id="sessions.get", responses=documented(NotFoundError))
+async def get(
+    session_id: str, principal: PrincipalDep, store: StoreDep, response: Response
+) -> Answer[Session]:
+    """Get a session."""
+    view = await store.fetch(lambda s: sessions.view(s, sessions.get(s, principal, session_id)))
+    versioned(response, view)
+    return answer(view)
+
+
+@router.put(
+    "/{session_id}",
+    operation_id="sessions.update",
+    responses=documented(NotFoundError, PreconditionError),
+)
+@router.patch(
+    "/{session_id}",
+    operation_id="sessions.patch",
+    responses=documented(NotFoundError, PreconditionError),
+)
+async def update(
+    session_id: str,
+    body: SessionUpdate,
+    principal: EditorDep,
+    store: StoreDep,
+    response: Response,
+    match: MatchDep = None,
+) -> Answer[Session]:
+    """Change a session: absent is unchanged, null clears, `config` is merged by key."""
+    view = await store.run(
+        lambda s: sessions.view(s, sessions.update(s, principal, session_id, body, match))
+    )
+    versioned(response, view)
+    return answer(view)
+
+
+@router.delete(
+    "/{session_id}",
+    operation_id="sessions.delete",
+    responses=documented(NotFoundError, ConflictError, PreconditionError),
+)
+async def delete(
+    session_id: str,
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    match: MatchDep = None,
+    force: Annotated[bool, Query(description="Cancel what is running in it.")] = False,
+) -> Answer[Deleted]:
+    """Delete a session with its departments and workflows; with work in it only by `force`."""
+    cancelled = await store.run(
+        lambda s: sessions.delete(s, principal, session_id, match, force=force)
+    )
+    for run_id in cancelled:
+        await gateway.cancel(run_id)
+    return answer(Deleted(id=session_id))

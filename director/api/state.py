@@ -1,0 +1,50 @@
+"""The parts that routes work with, as names for their signatures."""
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Query, Request
+
+from director.api.gateway import Gateway
+from director.api.hub import Hub
+from director.blobs.store import Blobs
+from director.domain.pages import DEFAULT_LIMIT, MAX_LIMIT, PageQuery
+from director.store.engine import Store
+
+
+def _store(request: Request) -> Store:
+    store: Store = request.app.state.store
+    return store
+
+
+def _gateway(request: Request) -> Gateway:
+    gateway: Gateway = request.app.state.gateway
+    return gateway
+
+
+def _hub(request: Request) -> Hub:
+    hub: Hub = request.app.state.hub
+    return hub
+
+
+def _blobs(request: Request) -> Blobs:
+    blobs: Blobs = request.app.state.blobs
+    return blobs
+
+
+StoreDep = Annotated[Store, Depends(_store)]
+GatewayDep = Annotated[Gateway, Depends(_gateway)]
+HubDep = Annotated[Hub, Depends(_hub)]
+BlobsDep = Annotated[Blobs, Depends(_blobs)]
+MatchDep = Annotated[str | None, Header(alias="If-Match", max_length=1000)]
+WaitDep = Annotated[int, Query(ge=0, le=60, description="Seconds to wait for the end.")]
+
+
+def _page(
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> PageQuery:
+    return PageQuery(limit=limit, offset=offset, cursor=cursor)
+
+
+PageDep = Annotated[PageQuery, Depends(_page)]

@@ -1,0 +1,116 @@
+"""`/workflows`: definitions. Starting and steering their runs is in `runs`."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from director.api.answers import created, versioned
+from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
+from director.api.errors import documented, invalid
+from director.api.principals import EditorDep, PrincipalDep
+from director.api.requests import StrictRoute
+from director.api.state import MatchDep, PageDep, StoreDep
+from director.domain.criteria import patterns
+from director.domain.errors import ConflictError, NotFoundError, PreconditionError
+from director.domain.runs import RunStatus
+from director.domain.steps import Step, VerifyStep
+from director.domain.workflows import Workflow, WorkflowCreate, WorkflowUpdate
+from director.store import workflows
+from director.verify.patterns import Pattern, PatternError
+
+router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=StrictRoute)
+
+
+@router.post(
+    "",
+    status_code=201,
+    operation_id="workflows.create",
+    responses=documented(NotFoundError, ConflictError),
+)
+async def create(
+    body: WorkflowCreate, principal: EditorDep, store: StoreDep, response: Response
+) -> Answer[Workflow]:
+    """Create a workflow: a list of `execute`, `verify` and `checkpoint` steps."""
+    _check_patterns(body.steps)
+    view = await store.run(lambda s: workflows.view(s, workflows.create(s, principal, body)))
+    created(response, "workflows", view)
+    return answer(view)
+
+
+@router.get("", operation_id="workflows.list", responses=documented())
+async def list_(
+    principal: PrincipalDep,
+    store: StoreDep,
+    query: PageDep,
+    session_id: Annotated[str | None, Query(alias="sessionId")] = None,
+    status: RunStatus | None = None,
+) -> ListAnswer[Workflow]:
+    """List workflows, newest first; `status` is that of the latest run."""
+    return page(
+        *await store.fetch(lambda s: workflows.listed(s, principal, query, session_id, status))
+    )
+
+
+@router.get("/{workflow_id}", operation_id="workflows.get", responses=documented(NotFoundError))
+async def get(
+    workflow_id: str, principal: PrincipalDep, store: StoreDep, response: Response
+) -> Answer[Workflow]:
+    """Get a workflow with its definition."""
+    view = await store.fetch(lambda s: workflows.view(s, workflows.get(s, principal, workflow_id)))
+    versioned(response, view)
+    return answer(view)
+
+
+@router.put(
+    "/{workflow_id}",
+    operation_id="workflows.update",
+    responses=documented(NotFoundError, ConflictError, PreconditionError),
+)
+@router.patch(
+    "/{workflow_id}",
+    operation_id="workflows.patch",
+    responses=documented(NotFoundError, ConflictError, PreconditionError),
+)
+async def update(
+    workflow_id: str,
+    body: WorkflowUpdate,
+    principal: EditorDep,
+    store: StoreDep,
+    response: Response,
+    match: MatchDep = None,
+) -> Answer[Workflow]:
+    """Change a workflow; a changed definition is a new version, and running runs keep theirs."""
+    _check_patterns(body.steps or [])
+    view = await store.run(
+        lambda s: workflows.view(s, workflows.update(s, principal, workflow_id, body, match))
+    )
+    versioned(response, view)
+    return answer(view)
+
+
+@router.delete(
+    "/{workflow_id}",
+    operation_id="workflows.delete",
+    responses=documented(NotFoundError, ConflictError, PreconditionError),
+)
+async def delete(
+    workflow_id: str, principal: EditorDep, store: StoreDep, match: MatchDep = None
+) -> Answer[Deleted]:
+    """Delete a workflow that is not running."""
+    await store.run(lambda s: workflows.delete(s, principal, workflow_id, match))
+    return answer(Deleted(id=workflow_id))
+
+
+def _check_patterns(steps: list[Step]) -> None:
+    """Refuse a regular expression that RE2 does not take before a run meets it."""
+    for number, step in enumerate(steps):
+        if not isinstance(step, VerifyStep):
+            continue
+        for pattern in patterns(step.criterion()):
+            try:
+                Pattern(pattern)
+            except PatternError as error:
+                location = ("body", "steps", number, "criteria")
+                problem = {"loc": location, "type": "value_error", "msg": str(error)}
+                body = {"steps": [{"criteria": None}] * (number + 1)}
+                raise invalid([{**problem, "input": pattern}], body) from None

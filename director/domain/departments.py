@@ -1,0 +1,81 @@
+"""Departments: named pools inside a session, with limits and capabilities."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from director.domain.base import Body, Int, Json, Name, Number, Shape
+from director.domain.times import Moment
+
+
+class DepartmentStatus(StrEnum):
+    """Whether a department takes work."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DRAINING = "draining"
+
+
+class ResourceLimits(Body):
+    """Ceiling of a sandbox: memory in MiB, cpu in cores."""
+
+    memory: Annotated[Int, Field(ge=16, le=1024 * 1024)] | None = None
+    cpu: Annotated[Number, Field(ge=0.05, le=256)] | None = None
+
+
+class DepartmentConfig(Body):
+    """How many steps may run at once, and how large their sandboxes may be."""
+
+    max_concurrent_tasks: Annotated[Int, Field(ge=1, le=10_000)] | None = None
+    resource_limits: ResourceLimits | None = None
+
+
+Capabilities = Annotated[list[Name], Field(max_length=100)]
+
+
+class DepartmentCreate(Body):
+    """A department to make."""
+
+    session_id: str
+    name: Name
+    domain: Name
+    config: DepartmentConfig = DepartmentConfig()
+    capabilities: Capabilities = []
+
+
+class DepartmentUpdate(Body):
+    """What to change: absent is unchanged, `config` is merged by key."""
+
+    name: Name | None = None
+    domain: Name | None = None
+    config: DepartmentConfig | None = None
+    capabilities: Capabilities | None = None
+
+
+class Department(Shape):
+    """A department as the API shows it."""
+
+    id: str
+    session_id: str
+    name: str
+    domain: str
+    status: DepartmentStatus
+    owner_id: str
+    config: Json
+    capabilities: list[str]
+    created_at: Moment
+    updated_at: Moment
+
+
+class DepartmentMetrics(Shape):
+    """What a department does and did. `utilization` is active tasks by `maxConcurrentTasks`."""
+
+    active_tasks: int
+    queued_tasks: int
+    completed_tasks: int
+    failed_tasks: int
+    avg_duration_ms: int | None
+    p95_duration_ms: int | None
+    utilization: float | None
+    last_activity_at: Moment | None

@@ -1,0 +1,27 @@
+"""Pages of lists."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from director.domain.base import Shape
+
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+
+
+class PageQuery(Shape):
+    """Which part of a list is wanted; out of range is an error, never clamped."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
+    offset: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    cursor: str | None = None
+
+
+class Pagination(Shape):
+    """Where a page lies in its list."""
+
+    total: int
+    limit: int
+    offset: int
+    has_more: bool
+    next_cursor: str | None = None

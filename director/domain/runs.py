@@ -1,0 +1,250 @@
+"""Runs: statuses, the only transition function, and what travels through Temporal."""
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from director.domain.base import Json, Shape
+from director.domain.steps import OnFailure
+from director.domain.times import Moment
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; `created` is a workflow that was never started."""
+
+    CREATED = "created"
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing follows."""
+        return self in _ENDED_RUN
+
+
+class StepStatus(StrEnum):
+    """Where a step stands."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+
+    @property
+    def ended(self) -> bool:
+        """Whether this attempt has its outcome."""
+        return self in _ENDED_STEP
+
+
+_ENDED_RUN = frozenset(
+    {RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED, RunStatus.TIMED_OUT}
+)
+_ENDED_STEP = frozenset(
+    {
+        StepStatus.COMPLETED,
+        StepStatus.FAILED,
+        StepStatus.SKIPPED,
+        StepStatus.CANCELLED,
+        StepStatus.TIMED_OUT,
+    }
+)
+_RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.CANCELLING})
+    | _ENDED_RUN,
+    RunStatus.RUNNING: frozenset({RunStatus.PAUSED, RunStatus.WAITING, RunStatus.CANCELLING})
+    | _ENDED_RUN,
+    RunStatus.PAUSED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLING}) | _ENDED_RUN,
+    RunStatus.WAITING: frozenset({RunStatus.RUNNING, RunStatus.CANCELLING}) | _ENDED_RUN,
+    RunStatus.CANCELLING: _ENDED_RUN,
+}
+
+
+def advance(current: RunStatus, wanted: RunStatus) -> RunStatus:
+    """The status that follows: `wanted` where the move exists, else the present one.
+
+    Nothing leaves an end, and a run that is being cancelled only ends."""
+    return wanted if wanted in _RUN_MOVES.get(current, frozenset()) else current
+
+
+class StepPlan(Shape):
+    """One step as the workflow needs it: no command, no environment, no criteria."""
+
+    kind: Literal["step"] = "step"
+    index: int
+    id: str
+    type: str
+    timeout_ms: int
+    max_attempts: int = 1
+    backoff_ms: int = 1000
+    on_failure: OnFailure = OnFailure.FAIL
+    judges: int | None = None
+    """For a verify: the index of the execute step that it judges, and repeats from."""
+
+
+class Sequence(Shape):
+    """Steps one after the other."""
+
+    kind: Literal["sequence"] = "sequence"
+    children: "list[StepPlan | Sequence]"
+
+    def steps(self) -> list[StepPlan]:
+        """All steps below, in order."""
+        found: list[StepPlan] = []
+        for child in self.children:
+            found.extend([child] if isinstance(child, StepPlan) else child.steps())
+        return found
+
+
+class RunInput(Shape):
+    """The input of `DirectorWorkflow`: ids, types, time-outs. Everything else is in the store."""
+
+    run_id: str
+    workflow_id: str
+    session_id: str
+    owner_id: str
+    department_id: str | None = None
+    timeout_ms: int
+    plan: Sequence
+
+
+class RunResult(Shape):
+    """The result of `DirectorWorkflow`."""
+
+    status: RunStatus
+    completed_steps: int
+    failed_step: int | None = None
+
+
+class StepInput(Shape):
+    """Which step to run, and the number of the attempt as its user counts."""
+
+    run_id: str
+    index: int
+    attempt: int
+    last_attempt: bool = True
+
+
+class StepOutcome(Shape):
+    """How an attempt of a step ended, as far as the workflow must know."""
+
+    status: StepStatus
+    host_id: str | None = None
+    exit_code: int | None = None
+    checkpoint_id: str | None = None
+    code: str | None = None
+    """The error's code of the API, where it failed."""
+    elapsed_ms: int = 0
+
+
+class SettleInput(Shape):
+    """The end of a run, for the activity that cleans up and writes what is not written yet."""
+
+    run_id: str
+    status: RunStatus
+    failed_step: int | None = None
+    code: str | None = None
+
+
+class SettleOutcome(Shape):
+    """Done, or on which host the sandbox lies that is still to be removed."""
+
+    host_id: str | None = None
+
+
+class StatusNote(Shape):
+    """A status that the workflow reached and no step's activity writes."""
+
+    run_id: str
+    status: RunStatus
+
+
+class ProgressSignal(Shape):
+    """The payload of the `progress` signal, from a step that lasts or from an agent outside."""
+
+    source: Literal["step", "agent"] = "agent"
+    step: int | None = None
+    message: str | None = None
+    percent: float | None = None
+    elapsed_ms: int | None = None
+    output_bytes: int | None = None
+
+
+class Progress(ProgressSignal):
+    """A progress signal with the number that the workflow gave it."""
+
+    number: int
+
+
+class ProgressNote(Shape):
+    """Numbered progress for the event log."""
+
+    run_id: str
+    entries: list[Progress]
+
+
+class RunState(Shape):
+    """What the query of a run answers: the live state in the workflow's own memory."""
+
+    status: RunStatus
+    step: int
+    total_steps: int
+    current_step: int | None
+    attempt: int
+    paused: bool
+    signals: list[str]
+    progress: list[Progress]
+
+
+class StepView(Shape):
+    """A step of a run as the API shows it."""
+
+    index: int
+    id: str
+    type: str
+    status: StepStatus
+    attempt: int
+    start_time: Moment | None
+    end_time: Moment | None
+    result: Json | None
+    error: Json | None
+
+
+class RunView(Shape):
+    """A run as the API shows it; `GET /workflows/{id}/status` answers the latest."""
+
+    workflow_id: str
+    run_id: str | None = None
+    session_id: str
+    status: RunStatus
+    step: int = 0
+    total_steps: int
+    progress: int = 0
+    current_step: StepView | None = None
+    steps: list[StepView] = []
+    result: Json | None = None
+    error: Json | None = None
+    definition_version: int
+    image: str | None = None
+    resolved_image: str | None = None
+    derived_from: Json | None = None
+    created_at: Moment
+    started_at: Moment | None = None
+    completed_at: Moment | None = None
+    temporal: dict[str, Any] | None = None
+
+
+def percent(done: int, total: int) -> int:
+    """Completed steps as a whole percentage; 100 only at the end."""
+    return 100 * done // total if total else 0

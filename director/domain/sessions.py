@@ -1,0 +1,87 @@
+"""Sessions: what belongs together, with an idle time and a bound on departments."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from director.domain.base import Body, Description, Int, Json, Millis, Name, Shape
+from director.domain.times import Moment
+
+
+class SessionStatus(StrEnum):
+    """Where a session stands."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    RESTORING = "restoring"
+
+
+SessionType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+
+
+class SessionConfig(Body):
+    """Bounds of a session. `timeout` is idle time in ms: a write or a running workflow resets it."""
+
+    max_departments: Annotated[Int, Field(ge=0, le=10_000)] | None = None
+    timeout: Millis | None = None
+
+
+class SessionCreate(Body):
+    """A session to make."""
+
+    type: SessionType
+    name: Name
+    description: Description | None = None
+    config: SessionConfig = SessionConfig()
+
+
+class SettableStatus(StrEnum):
+    """The statuses that a caller may set."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+
+
+class SessionUpdate(Body):
+    """What to change: absent is unchanged, null clears, `config` is merged by key."""
+
+    name: Name | None = None
+    description: Description | None = None
+    status: SettableStatus | None = None
+    config: SessionConfig | None = None
+
+
+class SessionMetrics(Shape):
+    """Counts of what a session holds."""
+
+    active_departments: int
+    total_tasks: int
+    running_tasks: int
+
+
+class Session(Shape):
+    """A session as the API shows it."""
+
+    id: str
+    type: str
+    name: str
+    description: str | None
+    status: SessionStatus
+    owner_id: str
+    config: Json
+    metrics: SessionMetrics
+    created_at: Moment
+    updated_at: Moment
+    expires_at: Moment | None
+
+
+def merged(stored: dict[str, Any], change: Body | None) -> dict[str, Any]:
+    """Merge a partial object into a stored one by key; an explicit null removes the key."""
+    if change is None:
+        return stored
+    sent = change.model_dump(mode="json", exclude_unset=True)
+    return {key: value for key, value in {**stored, **sent}.items() if value is not None}

@@ -1,0 +1,1 @@
+"""Sandboxes behind one Protocol; knows nothing of Temporal, HTTP or SQL."""

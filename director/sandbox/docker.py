@@ -1,0 +1,179 @@
+"""Sandboxes as containers of a Docker engine on this host."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import docker
+
+from director.domain.sandboxes import (
+    OUTPUT_LIMIT,
+    TERM_GRACE_MS,
+    Command,
+    SandboxInfo,
+    SandboxSpec,
+)
+from director.sandbox.containers import Container, engine_errors
+from director.sandbox.executions import SpoolExecution
+from director.sandbox.folders import SandboxFolder
+from director.sandbox.images import Image, Images
+from director.sandbox.limits import Limits, container_config
+from director.sandbox.runtime import SandboxError
+from director.sandbox.spool import Spool
+from director.sandbox.tools import install_tools
+from director.sandbox.workspace import HostWorkspace
+
+_STARTABLE = ("created", "exited", "paused", "running")
+
+
+class DockerRuntime:
+    """A `SandboxRuntime` on one engine, with the sandboxes' files under `home`.
+
+    `aliases` maps names of images to such as are on this host. Two processes may use the same
+    `home` at a time: everything that must not happen twice is decided by files in there."""
+
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        home: Path,
+        installation: str,
+        aliases: Mapping[str, str],
+        *,
+        output_limit: int = OUTPUT_LIMIT,
+        term_grace_ms: int = TERM_GRACE_MS,
+    ) -> None:
+        self._client = client
+        self._home = home.resolve()
+        self._installation = installation
+        self._images = Images(client, aliases)
+        self._output_limit = output_limit
+        self._term_grace_ms = term_grace_ms
+        self._known_limits: Limits | None = None
+        install_tools(self._home / "tools")
+
+    def create(self, spec: SandboxSpec) -> SandboxInfo:
+        """Make the sandbox, or adopt the one with this id: a stopped one is started again."""
+        folder, container = self._folder(spec.id), self._container(spec.id)
+        with folder.locked():
+            adopted = self._adopt(spec, folder, container)
+        if adopted is not None:
+            return adopted
+        self._limits().check(spec)
+        image = self._images.resolve(spec.image)
+        with folder.locked():
+            return self._adopt(spec, folder, container) or self._make(
+                spec, image, folder, container
+            )
+
+    def run(self, sandbox_id: str, command: Command) -> SpoolExecution:
+        """Start a command, or attach to the one that has this id already."""
+        folder = self._folder(sandbox_id)
+        folder.require()
+        spool = Spool(folder, command.id)
+        spool.submit(
+            command,
+            keep=self._output_limit,
+            grace_ms=self._term_grace_ms,
+            processes=folder.max_processes(),
+        )
+        return SpoolExecution(
+            folder,
+            self._container(sandbox_id),
+            command,
+            keep=self._output_limit,
+            grace_ms=self._term_grace_ms,
+        )
+
+    def workspace(self, sandbox_id: str) -> HostWorkspace:
+        """The files of a sandbox. Raises SandboxNotFoundError."""
+        folder = self._folder(sandbox_id)
+        folder.require()
+        return HostWorkspace(folder.workspace)
+
+    def own(self, sandbox_id: str) -> None:
+        """Give every file in the workspace to the sandbox's user, after the host wrote there."""
+        folder = self._folder(sandbox_id)
+        folder.require()
+        folder.own_workspace()
+
+    def remove(self, sandbox_id: str) -> None:
+        """Kill everything in it, remove container and files. Idempotent."""
+        folder = self._folder(sandbox_id)
+        with folder.locked():
+            self._container(sandbox_id).remove()
+            folder.remove()
+
+    def sandboxes(self) -> Sequence[tuple[str, str]]:
+        """(sandbox id, owner id) of every sandbox here, also of one that lost a half."""
+        found = self._folders()
+        with engine_errors("list the sandboxes"):
+            listed = self._client.api.containers(
+                all=True, filters={"label": f"director.installation={self._installation}"}
+            )
+        for container in listed:
+            labels = container["Labels"]
+            found[labels["director.sandbox"]] = labels["director.owner"]
+        return sorted(found.items())
+
+    def _folders(self) -> dict[str, str]:
+        root = self._home / "sandboxes"
+        if not root.exists():
+            return {}
+        names = [entry.name for entry in root.iterdir() if entry.is_dir()]
+        return {name: self._folder(name).owner() for name in names}
+
+    def _folder(self, sandbox_id: str) -> SandboxFolder:
+        return SandboxFolder(self._home, sandbox_id)
+
+    def _container(self, sandbox_id: str) -> Container:
+        return Container(self._client, self._installation, sandbox_id)
+
+    def _limits(self) -> Limits:
+        if self._known_limits is None:
+            with engine_errors("ask for its abilities"):
+                self._known_limits = Limits(self._client.info())
+        return self._known_limits
+
+    def _adopt(
+        self, spec: SandboxSpec, folder: SandboxFolder, container: Container
+    ) -> SandboxInfo | None:
+        """Take over a container that is there; remove one that cannot be used."""
+        found = container.inspect()
+        if found is None:
+            return None
+        if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+            container.remove()
+            return None
+        if found["State"]["Status"] != "running":
+            container.start()
+        return _info(spec, found["Config"]["Labels"]["director.image"], created=False)
+
+    def _make(
+        self, spec: SandboxSpec, image: Image, folder: SandboxFolder, container: Container
+    ) -> SandboxInfo:
+        folder.make(spec.owner_id, spec.max_processes)
+        config = container_config(
+            self._client,
+            folder,
+            self._limits().of(spec),
+            self._labels(spec, image),
+            image.environment,
+        )
+        container.create(image.id, config)
+        try:
+            container.start()
+        except SandboxError:
+            container.remove()
+            raise
+        return _info(spec, image.name, created=True)
+
+    def _labels(self, spec: SandboxSpec, image: Image) -> dict[str, str]:
+        return {
+            "director.installation": self._installation,
+            "director.sandbox": spec.id,
+            "director.owner": spec.owner_id,
+            "director.image": image.name,
+        }
+
+
+def _info(spec: SandboxSpec, resolved_image: str, *, created: bool) -> SandboxInfo:
+    return SandboxInfo(id=spec.id, image=spec.image, resolved_image=resolved_image, created=created)

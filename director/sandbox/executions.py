@@ -1,0 +1,145 @@
+"""A command in a sandbox, followed from the host through its files."""
+
+import time
+from collections.abc import Callable
+
+from director.domain.sandboxes import Cause, Command, CommandResult
+from director.sandbox.containers import Container
+from director.sandbox.folders import SandboxFolder
+from director.sandbox.runtime import SandboxError, Stream
+from director.sandbox.spool import Ending, Spool
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+_LOOK_SECONDS = 1.0
+_UNCLAIMED_LOOK_SECONDS = 0.2
+_KILLED_CODE = 137
+
+SUPERVISOR_SECONDS = 30.0
+"""Seconds that the supervisor may be late before the host ends the whole container: only a
+sandbox that tampered with its supervisor, or a host that thrashes, gets there."""
+
+
+class SpoolExecution:
+    """An `Execution` whose truth lies in files, so that any later process can attach to it."""
+
+    def __init__(
+        self,
+        folder: SandboxFolder,
+        container: Container,
+        command: Command,
+        *,
+        keep: int,
+        grace_ms: int,
+    ) -> None:
+        self._folder, self._container = folder, container
+        self._spool = Spool(folder, command.id)
+        self._keep = keep
+        self._allowed = (command.timeout_ms + grace_ms) / 1000 + SUPERVISOR_SECONDS
+        self._result = self._spool.result()
+        self._look_at = time.monotonic() + _UNCLAIMED_LOOK_SECONDS
+        self._overdue_at: float | None = None
+        self._kill_overdue_at: float | None = None
+        if self._spool.kill_asked():
+            self._kill_overdue_at = time.monotonic() + SUPERVISOR_SECONDS
+
+    def wait(self, seconds: float) -> CommandResult | None:
+        """Wait for the end at most so long; None while it goes on."""
+        begin = time.monotonic()
+        while (result := self._outcome()) is None:
+            waited = time.monotonic() - begin
+            if waited >= seconds:
+                return None
+            pause = min(max(waited / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+            time.sleep(min(pause, seconds - waited))
+        return result
+
+    def read(self, stream: Stream, offset: int, limit: int) -> bytes:
+        """Bytes that were written so far; after the end, none that came later."""
+        size = self._keep
+        if self._result is not None:
+            written = {"stdout": self._result.stdout_bytes, "stderr": self._result.stderr_bytes}
+            size = min(size, written[stream])
+        if not self._folder.complete():
+            return b""
+        return self._spool.output(stream, offset, min(limit, size - offset))
+
+    def kill(self) -> None:
+        """KILL the command and everything it started, also what it left behind."""
+        if not self._folder.complete():
+            return
+        self._spool.ask_to_kill()
+        if self._kill_overdue_at is None:
+            self._kill_overdue_at = time.monotonic() + SUPERVISOR_SECONDS
+
+    def _outcome(self) -> CommandResult | None:
+        if self._result is None and not self._folder.complete():
+            self._result = _gone()
+        if self._result is None:
+            ending = self._spool.ending()
+            if ending is not None:
+                self._result = self._spool.record(self._told(ending))
+            else:
+                self._look_after()
+        return self._result
+
+    def _told(self, ending: Ending) -> CommandResult:
+        return CommandResult(
+            exit_code=ending.exit_code,
+            cause=ending.cause,
+            duration_ms=ending.duration_ms,
+            stdout_bytes=ending.stdout_bytes,
+            stderr_bytes=ending.stderr_bytes,
+            truncated=max(ending.stdout_bytes, ending.stderr_bytes) > self._keep,
+        )
+
+    def _cut_off(self, cause: Cause) -> CommandResult:
+        sizes = self._spool.size("stdout"), self._spool.size("stderr")
+        return self._told(Ending(cause, _KILLED_CODE, 0, *sizes))
+
+    def _look_after(self) -> None:
+        """See now and then that somebody still works on it."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        claimed = self._spool.claimed()
+        if not claimed:
+            self._spool.wake("run")
+        elif self._overdue_at is None:
+            self._overdue_at = now + self._allowed
+        if self._container.ended():
+            self._decide(self._lost)
+        elif self._kill_overdue_at is not None and now > self._kill_overdue_at:
+            self._decide(lambda: self._end(Cause.KILLED))
+        elif self._overdue_at is not None and now > self._overdue_at:
+            self._decide(lambda: self._end(Cause.TIMEOUT))
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+
+    def _decide(self, verdict: Callable[[], CommandResult | None]) -> None:
+        """Pass a verdict while nobody can start the container, and no end has come meanwhile."""
+        with self._folder.locked():
+            if not self._folder.complete():
+                self._result = _gone()
+                return
+            ending = self._spool.ending()
+            result = self._told(ending) if ending else verdict()
+            if result is not None:
+                self._result = self._spool.record(result)
+
+    def _lost(self) -> CommandResult | None:
+        if not self._container.ended():
+            return None  # somebody started it again
+        self._spool.claim()
+        return self._cut_off(Cause.LOST)
+
+    def _end(self, cause: Cause) -> CommandResult | None:
+        try:
+            self._container.kill()
+        except SandboxError:
+            return None  # the engine does not answer; the next look tries again
+        return self._cut_off(cause)
+
+
+def _gone() -> CommandResult:
+    return CommandResult(
+        exit_code=_KILLED_CODE, cause=Cause.LOST, duration_ms=0, stdout_bytes=0, stderr_bytes=0
+    )

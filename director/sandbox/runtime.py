@@ -1,0 +1,90 @@
+"""What a place that runs sandboxes offers. `docker` implements it, `scripted` serves tests."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+from director.domain.sandboxes import Command, CommandResult, SandboxInfo, SandboxSpec
+
+Stream = Literal["stdout", "stderr"]
+EntryKind = Literal["file", "directory", "symlink", "other"]
+
+
+class SandboxError(Exception):
+    """The sandbox could not do it. `retryable` tells whether the same call may work later."""
+
+    def __init__(self, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retryable = retryable
+
+
+class SandboxNotFoundError(SandboxError, LookupError):
+    """There is no such sandbox on this host."""
+
+    def __init__(self, sandbox_id: str) -> None:
+        super().__init__(f"sandbox {sandbox_id} is not on this host", retryable=False)
+
+
+class Execution(Protocol):
+    """A command that was started in a sandbox, by this process or by one before it."""
+
+    def wait(self, seconds: float) -> CommandResult | None:
+        """Wait for the end at most so long; None while it goes on."""
+
+    def read(self, stream: Stream, offset: int, limit: int) -> bytes:
+        """Bytes that the command has written so far, from `offset`; empty when there are none.
+
+        Once `wait` has told the end, none are added, whatever a child in the background writes.
+        Raises SandboxError when the sandbox has tampered with its own records."""
+
+    def kill(self) -> None:
+        """Ask for the KILL of the command and everything it started, also of what it left
+        behind. Does not wait: `wait` tells the end, with the cause `killed`. Idempotent."""
+
+
+class Workspace(Protocol):
+    """The files of a sandbox's `/workspace`, read from the host without following links."""
+
+    def kind(self, path: str) -> EntryKind | None:
+        """What lies at a path relative to `/workspace` (or absolute below it); None: nothing."""
+
+    def read(self, path: str, limit: int) -> bytes:
+        """At most `limit` bytes of a regular file. Raises FileNotFoundError, or PermissionError
+        for anything that is no regular file or lies outside `/workspace`."""
+
+    def glob(self, pattern: str) -> list[str]:
+        """Relative paths of the regular files that match, sorted; `**` stands for any folders.
+
+        Raises SandboxError when there are too many entries to look through."""
+
+    def path(self) -> str:
+        """The folder on the host."""
+
+
+class SandboxRuntime(Protocol):
+    """Makes, runs and removes sandboxes on one host. Every method may be repeated safely."""
+
+    def create(self, spec: SandboxSpec) -> SandboxInfo:
+        """Make the sandbox, or adopt the one with this id: a stopped one is started again.
+
+        Raises SandboxError: `retryable` when the engine does not answer, not so when the image
+        cannot be had or a limit cannot be enforced."""
+
+    def run(self, sandbox_id: str, command: Command) -> Execution:
+        """Start a command, or attach to the one that has this id already.
+
+        Raises SandboxNotFoundError, or SandboxError for a command that no process could be
+        (no program, a NUL in a value, a name that is none). A program that is not there is no
+        error: its exit code is 127, or 126 where it cannot be executed, as a shell has it."""
+
+    def workspace(self, sandbox_id: str) -> Workspace:
+        """The files of a sandbox. Raises SandboxNotFoundError."""
+
+    def own(self, sandbox_id: str) -> None:
+        """Give every file in the workspace to the sandbox's user, after the host wrote there."""
+
+    def remove(self, sandbox_id: str) -> None:
+        """Kill everything in it, remove container and files. Idempotent."""
+
+    def sandboxes(self) -> Sequence[tuple[str, str]]:
+        """(sandbox id, owner id) of every sandbox of this installation on this host."""

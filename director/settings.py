@@ -1,0 +1,150 @@
+"""Settings, read once by the roots from `DIRECTOR_*` and passed down as plain values."""
+
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Mode = Literal["local", "production"]
+LogFormat = Literal["console", "json"]
+
+
+class SettingsError(ValueError):
+    """A setting is missing or wrong; the message names the variable and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where everything is and how large it may be. Secrets are kept out of `repr`."""
+
+    mode: Mode
+    home: Path
+    host: str
+    port: int
+    database_url: str
+    temporal_address: str
+    temporal_ui_address: str
+    temporal_namespace: str
+    temporal_tls: bool
+    temporal_api_key: str | None = field(repr=False)
+    secret_keys: tuple[str, ...] = field(repr=False)
+    admin_username: str
+    admin_password: str | None = field(repr=False)
+    sandbox_image: str | None
+    image_aliases: Mapping[str, str]
+    places: int
+    cors_origins: tuple[str, ...]
+    log_format: LogFormat
+
+    @property
+    def admin_password_file(self) -> Path:
+        """Where a generated admin password is kept, mode 0600."""
+        return self.home / "admin-password"
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check all settings. Raises SettingsError naming the variable that is wrong."""
+    env = os.environ if environ is None else environ
+    mode = _choice(env, "DIRECTOR_MODE", ("local", "production"), "local")
+    home = Path(env.get("DIRECTOR_HOME") or ".director").absolute()
+    return Settings(
+        mode="production" if mode == "production" else "local",
+        home=home,
+        host=env.get("DIRECTOR_HOST") or "127.0.0.1",
+        port=_integer(env, "DIRECTOR_PORT", 8000, 1, 65535),
+        database_url=env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}",
+        temporal_address=env.get("DIRECTOR_TEMPORAL_ADDRESS") or "127.0.0.1:7233",
+        temporal_ui_address=env.get("DIRECTOR_TEMPORAL_UI_ADDRESS") or "http://127.0.0.1:8233",
+        temporal_namespace=env.get("DIRECTOR_TEMPORAL_NAMESPACE") or "director",
+        temporal_tls=_flag(env, "DIRECTOR_TEMPORAL_TLS"),
+        temporal_api_key=env.get("DIRECTOR_TEMPORAL_API_KEY") or None,
+        secret_keys=_secret_keys(env, mode, home),
+        admin_username=env.get("DIRECTOR_ADMIN_USERNAME") or "admin",
+        admin_password=_secret(env, "DIRECTOR_ADMIN_PASSWORD"),
+        sandbox_image=env.get("DIRECTOR_SANDBOX_IMAGE") or None,
+        image_aliases=_mapping(env, "DIRECTOR_IMAGE_ALIASES"),
+        places=_integer(env, "DIRECTOR_PLACES", 8, 1, 1000),
+        cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
+        log_format="json" if _log_format(env) == "json" else "console",
+    )
+
+
+def _secret_keys(env: Mapping[str, str], mode: str, home: Path) -> tuple[str, ...]:
+    keys = _list(env, "DIRECTOR_SECRET_KEY")
+    if not keys and mode == "production":
+        raise SettingsError(
+            "DIRECTOR_SECRET_KEY is not set: production mode needs a key of at least 32 bytes"
+            " (several, the signing one first, separated by commas)"
+        )
+    keys = keys or (kept_secret(home / "secret-key"),)
+    if any(len(key.encode()) < 32 for key in keys):
+        raise SettingsError("DIRECTOR_SECRET_KEY: each key must have at least 32 bytes")
+    return keys
+
+
+def kept_secret(path: Path) -> str:
+    """Read a secret of our own, made at the first call and kept with mode 0600.
+
+    It appears whole or not at all, so that two processes that start at once share one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:  # made with mode 0600
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(file.name, path)
+    return path.read_text().strip()
+
+
+def _secret(env: Mapping[str, str], name: str) -> str | None:
+    if env.get(name):
+        return env[name]
+    if not (path := env.get(f"{name}_FILE")):
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{name}_FILE: cannot read {path}: {error.strerror}") from error
+
+
+def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
+    text = env.get(name) or str(default)
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise SettingsError(f"{name}: {text!r} is not a whole number from {low} to {high}")
+    return int(text)
+
+
+def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+    text = env.get(name) or default
+    if text not in choices:
+        raise SettingsError(f"{name}: {text!r} is none of {', '.join(choices)}")
+    return text
+
+
+def _log_format(env: Mapping[str, str]) -> str:
+    default = "json" if env.get("DIRECTOR_MODE") == "production" else "console"
+    return _choice(env, "DIRECTOR_LOG_FORMAT", ("console", "json"), default)
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    return _choice(env, name, ("0", "1", "false", "true"), "false") in ("1", "true")
+
+
+def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _mapping(env: Mapping[str, str], name: str) -> dict[str, str]:
+    try:
+        value = json.loads(env.get(name) or "{}")
+    except ValueError as error:
+        raise SettingsError(f"{name}: not JSON: {error}") from error
+    if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
+        raise SettingsError(f"{name}: wanted a JSON object of strings")
+    return value

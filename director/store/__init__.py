@@ -1,0 +1,1 @@
+"""SQLModel tables and their queries; no function here commits."""

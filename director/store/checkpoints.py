@@ -1,0 +1,46 @@
+"""Queries of checkpoints."""
+
+from typing import Any
+
+from sqlmodel import Session
+
+from director.domain import checkpoints as domain
+from director.domain.base import Json
+from director.domain.errors import NotFoundError
+from director.domain.pages import PageQuery, Pagination
+from director.domain.users import Principal
+from director.store.lists import paged
+from director.store.ownership import visible
+from director.store.tables import CheckpointRow
+
+
+def get(session: Session, principal: Principal, id: str) -> CheckpointRow:
+    """The checkpoint of that id, if the principal may see it. Raises NotFoundError."""
+    row = session.get(CheckpointRow, id)
+    if row is None or not visible(principal, row.owner_id):
+        raise NotFoundError("checkpoint", id)
+    return row
+
+
+def listed(
+    session: Session, principal: Principal, query: PageQuery, session_id: str | None
+) -> tuple[list[domain.Checkpoint], Pagination]:
+    """A page of the checkpoints that the principal may see."""
+    conditions: list[Any] = []
+    if not principal.sees_all:
+        conditions.append(CheckpointRow.owner_id == principal.user_id)
+    if session_id is not None:
+        conditions.append(CheckpointRow.session_id == session_id)
+    rows, pagination = paged(session, CheckpointRow, conditions, query)
+    return [domain.Checkpoint.model_validate(row) for row in rows], pagination
+
+
+def finish(
+    session: Session, id: str, manifest: domain.Manifest, skipped: list[Json]
+) -> CheckpointRow:
+    """Write the manifest, last of all, and with it that the checkpoint is ready."""
+    row = session.get_one(CheckpointRow, id)
+    row.manifest = manifest.model_dump(mode="json", exclude_none=True)
+    row.skipped, row.status = skipped, domain.CheckpointStatus.READY
+    session.add(row)
+    return row

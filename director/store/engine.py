@@ -1,0 +1,94 @@
+"""The database: one way to open a session, for coroutines and for threads."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import make_url
+from sqlmodel import Session, SQLModel, create_engine
+
+T = TypeVar("T")
+_READ = "director_read"
+
+
+class Store:
+    """Sync sessions behind one small executor.
+
+    `write` and `read` are for threads (activities), `run` and `fetch` for coroutines (the API).
+    A write commits at its end or rolls back; on SQLite it begins IMMEDIATE, since a deferred
+    transaction that reads and then writes fails at once under load, and the writers of one
+    process wait for each other here instead of in SQLite's back-off.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+        self._writing = threading.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    def create_tables(self) -> None:
+        """Make the tables that are missing."""
+        with self._writing, self.engine.begin() as connection:
+            SQLModel.metadata.create_all(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits at the end of the block, or rolls back on an exception."""
+        with self._writing, Session(self.engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session for reading one consistent state; what is changed in it is dropped."""
+        engine = self.engine.execution_options(**{_READ: True})
+        with Session(engine, expire_on_commit=False) as session:
+            yield session
+
+    async def run(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` in a write transaction off the event loop."""
+        return await self._off_loop(self.write, fn)
+
+    async def fetch(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` in a reading session off the event loop."""
+        return await self._off_loop(self.read, fn)
+
+    async def _off_loop(self, opened: Callable[[], Any], fn: Callable[[Session], T]) -> T:
+        def work() -> T:
+            with opened() as session:
+                return fn(session)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def close(self) -> None:
+        """End the executor and the connections."""
+        self._executor.shutdown()
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if make_url(url).get_backend_name() != "sqlite":
+        raise ValueError(
+            "DIRECTOR_DATABASE_URL: this version keeps its data in SQLite (sqlite:///PATH) only"
+        )
+    engine = create_engine(
+        url,
+        connect_args={"timeout": 30, "check_same_thread": False},
+        hide_parameters=True,  # an error's text goes to the log, values are secrets at times
+    )
+
+    @event.listens_for(engine, "connect")
+    def connect(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        reading = connection.get_execution_options().get(_READ, False)
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine

@@ -1,0 +1,64 @@
+"""What steps wrote: an index over blobs, in the order of the bytes."""
+
+from typing import Any, Literal
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from director.store import blobs
+from director.store.tables import OutputRow
+
+Stream = Literal["stdout", "stderr"]
+
+
+def recorded(session: Session, run_id: str, step: int, attempt: int, stream: Stream) -> int:
+    """How many bytes of a stream are recorded, that is, where the next piece begins."""
+    end = select(func.max(OutputRow.offset + OutputRow.size)).where(
+        *_of(run_id, step, attempt), OutputRow.stream == stream
+    )
+    return session.exec(end).one() or 0
+
+
+def append(session: Session, row: OutputRow) -> None:
+    """Add the next piece of a stream."""
+    blobs.touch(session, [(row.hash, row.size)])
+    session.add(row)
+    session.flush()
+
+
+def forget(session: Session, run_id: str, step: int, attempt: int) -> None:
+    """Drop what an attempt recorded, because its command was lost and runs again."""
+    for row in session.exec(select(OutputRow).where(*_of(run_id, step, attempt))):
+        session.delete(row)
+    session.flush()
+
+
+def pieces(
+    session: Session,
+    run_id: str,
+    step: int,
+    attempt: int,
+    stream: Stream | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[OutputRow]:
+    """Pieces behind a piece's id, in the order in which they were recorded."""
+    conditions = [*_of(run_id, step, attempt), col(OutputRow.id) > after]
+    if stream is not None:
+        conditions.append(OutputRow.stream == stream)
+    statement = select(OutputRow).where(*conditions).order_by(col(OutputRow.id)).limit(limit)
+    return list(session.exec(statement))
+
+
+def last_pieces(
+    session: Session, run_id: str, step: int, attempt: int, stream: Stream, size: int
+) -> list[OutputRow]:
+    """The pieces that hold the last `size` bytes of a stream, in order."""
+    end = recorded(session, run_id, step, attempt, stream)
+    conditions = [*_of(run_id, step, attempt), OutputRow.stream == stream]
+    conditions.append(OutputRow.offset + OutputRow.size > end - size)
+    return list(session.exec(select(OutputRow).where(*conditions).order_by(col(OutputRow.offset))))
+
+
+def _of(run_id: str, step: int, attempt: int) -> list[Any]:
+    return [OutputRow.run_id == run_id, OutputRow.step == step, OutputRow.attempt == attempt]

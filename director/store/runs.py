@@ -1,0 +1,276 @@
+"""Queries of runs: start, look, intend; what steps write is in `steps`."""
+
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from director.domain import runs as domain
+from director.domain.base import Json
+from director.domain.errors import ConflictError, NotFoundError
+from director.domain.events import EventType
+from director.domain.ids import RUN, new_id
+from director.domain.pages import PageQuery, Pagination
+from director.domain.plans import plan_of
+from director.domain.runs import RunStatus, StepStatus, advance
+from director.domain.steps import step_ids
+from director.domain.times import utc_now
+from director.domain.users import Principal
+from director.domain.workflows import Definition, StartWorkflow
+from director.store import events, sessions, workflows
+from director.store.lists import paged
+from director.store.ownership import visible
+from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
+
+MAX_SIGNALS = 2000
+"""Signals that one run takes; Temporal bounds them, and a run must always be able to end."""
+
+
+def create(session: Session, principal: Principal, workflow_id: str, body: StartWorkflow) -> RunRow:
+    """Add a run, queued. Raises ConflictError while another run of the workflow is on."""
+    workflow = workflows.get(session, principal, workflow_id)
+    parent = sessions.usable(session, principal, workflow.session_id)
+    if going := _open_run(session, workflow_id):
+        raise ConflictError(f"workflow {workflow_id} is running already", runId=going)
+    definition = workflows.definition(session, workflow_id, workflow.version)
+    run = RunRow(
+        id=new_id(RUN),
+        workflow_id=workflow.id,
+        version=workflow.version,
+        session_id=workflow.session_id,
+        owner_id=workflow.owner_id,
+        environment=body.environment,
+        context=body.context,
+        total_steps=len(definition.steps),
+        image=definition.config.sandbox.image if definition.config.sandbox else None,
+    )
+    session.add(run)
+    session.flush()
+    _add_steps(session, run, definition)
+    workflow.latest_run_id, workflow.status = run.id, run.status
+    workflow.touch()
+    session.add(workflow)
+    tell(session, run, EventType.WORKFLOW_QUEUED)
+    sessions.tell(session, parent, EventType.SESSION_METRICS)
+    return run
+
+
+def get(session: Session, principal: Principal, workflow_id: str, run_id: str) -> RunRow:
+    """A run of a workflow, if the principal may see it. Raises NotFoundError."""
+    row = session.get(RunRow, run_id)
+    if row is None or row.workflow_id != workflow_id or not visible(principal, row.owner_id):
+        raise NotFoundError("run", run_id)
+    return row
+
+
+def latest(session: Session, principal: Principal, workflow_id: str) -> RunRow:
+    """The latest run of a workflow. Raises ConflictError where it was never started."""
+    workflow = workflows.get(session, principal, workflow_id)
+    if workflow.latest_run_id is None:
+        raise ConflictError(f"workflow {workflow_id} was never started", status=workflow.status)
+    return session.get_one(RunRow, workflow.latest_run_id)
+
+
+def status(session: Session, principal: Principal, workflow_id: str) -> domain.RunView:
+    """The latest run of a workflow; of one that was never started, what a run would be."""
+    workflow = workflows.get(session, principal, workflow_id)
+    if workflow.latest_run_id is not None:
+        return view(session, session.get_one(RunRow, workflow.latest_run_id))
+    definition = workflows.definition(session, workflow_id, workflow.version)
+    return domain.RunView(
+        workflow_id=workflow.id,
+        session_id=workflow.session_id,
+        status=RunStatus.CREATED,
+        total_steps=len(definition.steps),
+        definition_version=workflow.version,
+        created_at=workflow.created_at,
+    )
+
+
+def listed(
+    session: Session, principal: Principal, workflow_id: str, query: PageQuery
+) -> tuple[list[domain.RunView], Pagination]:
+    """A page of the runs of a workflow."""
+    workflows.get(session, principal, workflow_id)
+    rows, pagination = paged(session, RunRow, [RunRow.workflow_id == workflow_id], query)
+    return [view(session, row) for row in rows], pagination
+
+
+def input_of(session: Session, run: RunRow) -> domain.RunInput:
+    """What `DirectorWorkflow` gets for a run."""
+    definition = workflows.definition(session, run.workflow_id, run.version)
+    return domain.RunInput(
+        run_id=run.id,
+        workflow_id=run.workflow_id,
+        session_id=run.session_id,
+        owner_id=run.owner_id,
+        department_id=definition.department_id,
+        timeout_ms=definition.config.timeout,
+        plan=plan_of(definition),
+    )
+
+
+def note_started(session: Session, run_id: str, temporal_run_id: str) -> None:
+    """Write which execution of Temporal carries a run, unless its first step has done so."""
+    run = session.get_one(RunRow, run_id)
+    if run.temporal_run_id is None:
+        run.temporal_run_id = temporal_run_id
+        session.add(run)
+
+
+def want_cancel(session: Session, run: RunRow) -> None:
+    """Write the intent to cancel. Raises ConflictError where the run has ended."""
+    _check_open(run)
+    run.cancel_wanted = True
+    move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
+
+
+def want_pause(session: Session, run: RunRow, pause: bool) -> None:
+    """Write the intent to pause or resume. Raises ConflictError where the run has ended."""
+    _check_open(run)
+    if run.status == RunStatus.CANCELLING:
+        raise ConflictError(f"run {run.id} is being cancelled", runId=run.id, status=run.status)
+    if run.pause_wanted != pause:
+        run.pause_wanted = pause
+        run.touch()
+        session.add(run)
+
+
+def count_signal(session: Session, run: RunRow, name: str, data: Json | None) -> None:
+    """Record a signal from outside. Raises ConflictError where the run takes none any more."""
+    _check_open(run)
+    if run.signal_count >= MAX_SIGNALS:
+        raise ConflictError(f"run {run.id} has had {MAX_SIGNALS} signals, the most that it takes")
+    run.signal_count += 1
+    session.add(run)
+    if data is not None:
+        tell(session, run, EventType.WORKFLOW_SIGNALLED, {"signal": {"name": name, "data": data}})
+
+
+def move(
+    session: Session,
+    run: RunRow,
+    wanted: RunStatus,
+    kind: EventType,
+    more: Json | None = None,
+) -> bool:
+    """Advance a run's status, with its workflow's and the event; False where no move exists."""
+    status = advance(RunStatus(run.status), wanted)
+    if status == run.status:
+        return False
+    now = utc_now()
+    run.status = status
+    if status is RunStatus.RUNNING and run.started_at is None:
+        run.started_at = now
+    if status.ended:
+        run.completed_at = now
+    run.touch()
+    session.add(run)
+    workflow = session.get_one(WorkflowRow, run.workflow_id)
+    if workflow.latest_run_id == run.id:
+        workflow.status = status
+        workflow.touch()
+        session.add(workflow)
+    session.flush()
+    tell(session, run, kind, more)
+    if status.ended:
+        parent = session.get_one(SessionRow, run.session_id)
+        parent.renew()
+        session.add(parent)
+        sessions.tell(session, parent, EventType.SESSION_METRICS)
+    return True
+
+
+def steps_of(session: Session, run_id: str) -> list[StepRow]:
+    """The steps of a run, in order."""
+    statement = select(StepRow).where(StepRow.run_id == run_id)
+    return list(session.exec(statement.order_by(col(StepRow.index))))
+
+
+def view(session: Session, run: RunRow) -> domain.RunView:
+    """A run as the API shows it."""
+    steps = [step_view(row) for row in steps_of(session, run.id)]
+    done = sum(step.status is StepStatus.COMPLETED for step in steps)
+    completed = run.status == RunStatus.COMPLETED
+    temporal = {"workflowId": run.id, "runId": run.temporal_run_id}
+    return domain.RunView(
+        **run.model_dump(include=set(domain.RunView.model_fields)),
+        run_id=run.id,
+        definition_version=run.version,
+        step=done,
+        progress=100 if completed else min(99, domain.percent(done, run.total_steps)),
+        current_step=_current(steps, RunStatus(run.status)),
+        steps=steps,
+        temporal=temporal if run.temporal_run_id else None,
+    )
+
+
+def step_view(row: StepRow) -> domain.StepView:
+    """A step as the API shows it."""
+    values = row.model_dump(include=set(domain.StepView.model_fields))
+    return domain.StepView(**values, start_time=row.started_at, end_time=row.ended_at)
+
+
+def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = None) -> None:
+    """Append an event of the run: where it stands, as the `workflow_progress` message tells it."""
+    shown = view(session, run)
+    current = shown.current_step
+    data: dict[str, Any] = {
+        "workflowId": run.workflow_id,
+        "runId": run.id,
+        "sessionId": run.session_id,
+        "event": kind,
+        "status": run.status,
+        "step": shown.step,
+        "totalSteps": shown.total_steps,
+        "progress": shown.progress,
+        "currentStep": _brief(current) if current else None,
+        **(more or {}),
+    }
+    events.append(
+        session,
+        kind,
+        subject=run.id,
+        owner_id=run.owner_id,
+        session_id=run.session_id,
+        workflow_id=run.workflow_id,
+        data=data,
+    )
+
+
+def _brief(step: domain.StepView) -> Json:
+    seen = {"index", "id", "type", "status", "attempt", "start_time"}
+    return step.model_dump(mode="json", include=seen)
+
+
+def _current(steps: list[domain.StepView], status: RunStatus) -> domain.StepView | None:
+    if status.ended:
+        return None
+    under_way = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
+    return next((step for step in steps if step.status in under_way), None)
+
+
+def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:
+    ids = step_ids(definition.steps)
+    for index, step in enumerate(definition.steps):
+        department = step.department_id or definition.department_id
+        session.add(
+            StepRow(
+                run_id=run.id,
+                index=index,
+                id=ids[index],
+                type=step.type,
+                department_id=department,
+            )
+        )
+    session.flush()
+
+
+def _open_run(session: Session, workflow_id: str) -> str | None:
+    going = select(RunRow.id).where(RunRow.workflow_id == workflow_id, sessions.still_open())
+    return session.exec(going).first()
+
+
+def _check_open(run: RunRow) -> None:
+    if RunStatus(run.status).ended:
+        message = f"run {run.id} has ended: {run.status}"
+        raise ConflictError(message, runId=run.id, status=run.status)

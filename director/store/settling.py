@@ -1,0 +1,94 @@
+"""The end of a run: what no step's activity has written, its result and its error."""
+
+from sqlmodel import Session
+
+from director.domain.base import Json
+from director.domain.errors import DirectorError
+from director.domain.events import EventType
+from director.domain.failures import FailureCode
+from director.domain.runs import RunStatus, SettleInput, StepStatus
+from director.domain.times import utc_now
+from director.store import runs
+from director.store.tables import RunRow, StepRow
+
+_EVENTS = {
+    RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
+    RunStatus.FAILED: EventType.WORKFLOW_FAILED,
+    RunStatus.CANCELLED: EventType.WORKFLOW_CANCELLED,
+    RunStatus.TIMED_OUT: EventType.WORKFLOW_TIMED_OUT,
+}
+_OPEN_STEP_ENDS = {
+    RunStatus.COMPLETED: StepStatus.SKIPPED,
+    RunStatus.FAILED: StepStatus.FAILED,
+    RunStatus.CANCELLED: StepStatus.CANCELLED,
+    RunStatus.TIMED_OUT: StepStatus.TIMED_OUT,
+}
+
+
+def settle(session: Session, end: SettleInput) -> None:
+    """Write the end of a run, once: a run that has ended keeps the end that it has."""
+    run = session.get_one(RunRow, end.run_id)
+    if RunStatus(run.status).ended:
+        return
+    steps = runs.steps_of(session, run.id)
+    for step in steps:
+        _end_step(session, step, end)
+    run.result = _result(steps, end.status)
+    run.error = _error(run, steps, end)
+    more: Json = {"result": run.result}
+    if run.error is not None:
+        more["error"] = {key: run.error[key] for key in ("code", "step") if key in run.error}
+    runs.move(session, run, end.status, _EVENTS[end.status], more)
+
+
+def _end_step(session: Session, step: StepRow, end: SettleInput) -> None:
+    stopped = end.status is RunStatus.TIMED_OUT and step.index == end.failed_step
+    if step.status == StepStatus.PENDING:
+        step.status = StepStatus.SKIPPED
+    elif stopped and step.status == StepStatus.CANCELLED:
+        step.status = StepStatus.TIMED_OUT
+    elif not StepStatus(step.status).ended:
+        step.status = _OPEN_STEP_ENDS[end.status]
+        step.ended_at = step.ended_at or utc_now()
+    session.add(step)
+
+
+def _result(steps: list[StepRow], status: RunStatus) -> Json:
+    """`success`: the run completed and every verify passed; `output`: the last verify's message,
+    else what the last execute wrote."""
+    verifies = [step for step in steps if step.type == "verify"]
+    passed = all(step.status == StepStatus.COMPLETED for step in verifies)
+    return {
+        "success": status is RunStatus.COMPLETED and passed,
+        "output": _output(steps),
+        "checkpointIds": [
+            step.result["checkpointId"]
+            for step in steps
+            if step.result and "checkpointId" in step.result
+        ],
+    }
+
+
+def _output(steps: list[StepRow]) -> str | None:
+    for kind, field in (("verify", "message"), ("execute", "stdout")):
+        results = [step.result for step in steps if step.type == kind and step.result]
+        if results and field in results[-1]:
+            return str(results[-1][field]).strip()
+    return None
+
+
+def _error(run: RunRow, steps: list[StepRow], end: SettleInput) -> Json | None:
+    if end.status is RunStatus.COMPLETED:
+        return None
+    step = next((step for step in steps if step.index == end.failed_step), None)
+    where = {"step": step.id} if step is not None else {}
+    if end.status is RunStatus.CANCELLED:
+        message = "the run was cancelled" if run.cancel_wanted else "the run was ended in Temporal"
+        code = end.code or FailureCode.CANCELLED
+        return {"code": code, "message": message, **where}
+    if end.status is RunStatus.TIMED_OUT:
+        message = "the run took longer than config.timeout allows"
+        return {"code": FailureCode.TIMEOUT, "message": message, **where}
+    known = step.error if step is not None and step.error else None
+    unknown = {"code": end.code or DirectorError.code, "message": "the step could not be performed"}
+    return {**(known or unknown), **where}

@@ -1,0 +1,209 @@
+"""The schema on one page; who may log in is in `users`."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from director.domain.base import Json
+from director.domain.checkpoints import CheckpointStatus
+from director.domain.departments import DepartmentStatus
+from director.domain.runs import RunStatus, StepStatus
+from director.domain.sessions import SessionStatus
+from director.domain.times import from_millis, utc_now
+from director.store.base import TimedRow, UtcDateTime
+
+
+class SessionRow(TimedRow, table=True):
+    """A session; `expires_at` is judged at every read."""
+
+    __tablename__ = "sessions"
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(index=True)
+    type: str
+    name: str
+    description: str | None = None
+    status: str = SessionStatus.ACTIVE
+    config: Json = Field(default={}, sa_type=JSON)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+    def renew(self) -> None:
+        """Begin the idle time anew."""
+        timeout = self.config.get("timeout")
+        self.expires_at = utc_now() + from_millis(timeout) if timeout else None
+
+
+class DepartmentRow(TimedRow, table=True):
+    """A department of a session."""
+
+    __tablename__ = "departments"
+
+    id: str = Field(primary_key=True)
+    session_id: str = Field(foreign_key="sessions.id", index=True)
+    owner_id: str = Field(index=True)
+    name: str
+    domain: str
+    status: str = DepartmentStatus.ACTIVE
+    config: Json = Field(default={}, sa_type=JSON)
+    capabilities: list[str] = Field(default=[], sa_type=JSON)
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class WorkflowRow(TimedRow, table=True):
+    """A workflow: its present version, and where its latest run stands."""
+
+    __tablename__ = "workflows"
+    __table_args__ = (Index("ix_workflows_owner_status", "owner_id", "status", "id"),)
+
+    id: str = Field(primary_key=True)
+    session_id: str = Field(foreign_key="sessions.id", index=True)
+    owner_id: str
+    name: str
+    description: str | None = None
+    version: int = 1
+    status: str = Field(default=RunStatus.CREATED, index=True)
+    latest_run_id: str | None = None
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class DefinitionRow(SQLModel, table=True):
+    """One version of a workflow's definition; never changed once written."""
+
+    __tablename__ = "definitions"
+
+    workflow_id: str = Field(primary_key=True, foreign_key="workflows.id")
+    version: int = Field(primary_key=True)
+    definition: Json = Field(sa_type=JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class RunRow(TimedRow, table=True):
+    """A run. `pause_wanted` and `cancel_wanted` are intents: written first, signalled then."""
+
+    __tablename__ = "runs"
+    __table_args__ = (Index("ix_runs_session_status", "session_id", "status"),)
+
+    id: str = Field(primary_key=True)
+    workflow_id: str = Field(foreign_key="workflows.id", index=True)
+    version: int
+    session_id: str
+    owner_id: str
+    status: str = Field(default=RunStatus.QUEUED, index=True)
+    environment: Json = Field(default={}, sa_type=JSON)
+    context: Json = Field(default={}, sa_type=JSON)
+    total_steps: int
+    result: Json | None = Field(default=None, sa_type=JSON)
+    error: Json | None = Field(default=None, sa_type=JSON)
+    derived_from: Json | None = Field(default=None, sa_type=JSON)
+    image: str | None = None
+    resolved_image: str | None = None
+    host_id: str | None = None
+    workspace_ready: bool = False
+    temporal_run_id: str | None = None
+    pause_wanted: bool = False
+    cancel_wanted: bool = False
+    signal_count: int = 0
+    progress_told: int = 0
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class StepRow(SQLModel, table=True):
+    """A step of a run: its latest attempt, and which Temporal attempt last wrote it."""
+
+    __tablename__ = "steps"
+    __table_args__ = (Index("ix_steps_department_status", "department_id", "status"),)
+
+    run_id: str = Field(primary_key=True, foreign_key="runs.id")
+    index: int = Field(primary_key=True)
+    id: str
+    type: str
+    status: str = StepStatus.PENDING
+    attempt: int = 0
+    repeats: int = 0
+    department_id: str | None = None
+    temporal_run_id: str | None = None
+    activity_attempt: int = 0
+    result: Json | None = Field(default=None, sa_type=JSON)
+    error: Json | None = Field(default=None, sa_type=JSON)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class OutputRow(SQLModel, table=True):
+    """A piece of what a step's attempt wrote to a stream; the bytes are a blob."""
+
+    __tablename__ = "outputs"
+    __table_args__ = (UniqueConstraint("run_id", "step", "attempt", "stream", "offset"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    run_id: str
+    step: int
+    attempt: int
+    stream: str
+    offset: int
+    size: int
+    hash: str
+
+
+class BlobRow(SQLModel, table=True):
+    """A blob that somebody relies on; touched before it is relied on."""
+
+    __tablename__ = "blobs"
+
+    hash: str = Field(primary_key=True)
+    size: int
+    touched_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class ArchiveRow(SQLModel, table=True):
+    """An uploaded archive; `tree` is the hash of its manifest."""
+
+    __tablename__ = "archives"
+
+    id: str = Field(primary_key=True)
+    owner_id: str = Field(index=True)
+    name: str | None = None
+    tree: str
+    file_count: int
+    total_bytes: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class CheckpointRow(SQLModel, table=True):
+    """A checkpoint; the manifest is written last, together with `ready`."""
+
+    __tablename__ = "checkpoints"
+
+    id: str = Field(primary_key=True)
+    session_id: str = Field(foreign_key="sessions.id", index=True)
+    owner_id: str = Field(index=True)
+    workflow_id: str | None = None
+    run_id: str | None = None
+    step: str | None = None
+    name: str
+    description: str | None = None
+    status: str = CheckpointStatus.CREATING
+    manifest: Json | None = Field(default=None, sa_type=JSON)
+    skipped: list[Any] = Field(default=[], sa_type=JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class EventRow(SQLModel, table=True):
+    """An entry of the event log; AUTOINCREMENT, so that a cursor never names two events."""
+
+    __tablename__ = "events"
+    __table_args__ = (UniqueConstraint("subject", "seq"), {"sqlite_autoincrement": True})
+
+    id: int | None = Field(default=None, primary_key=True)
+    subject: str
+    seq: int
+    type: str
+    owner_id: str
+    session_id: str | None = None
+    workflow_id: str | None = None
+    data: Json = Field(sa_type=JSON)
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

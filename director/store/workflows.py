@@ -1,0 +1,168 @@
+"""Queries of workflows and their versions."""
+
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from director.domain import workflows as domain
+from director.domain.errors import ConflictError, NotFoundError, ValidationError
+from director.domain.ids import WORKFLOW, new_id
+from director.domain.pages import PageQuery, Pagination
+from director.domain.runs import RunStatus
+from director.domain.secrets import masked
+from director.domain.steps import Step
+from director.domain.times import utc_now
+from director.domain.users import Principal
+from director.store import sessions
+from director.store.lists import paged
+from director.store.ownership import visible
+from director.store.preconditions import check_match
+from director.store.tables import (
+    ArchiveRow,
+    DefinitionRow,
+    DepartmentRow,
+    RunRow,
+    SessionRow,
+    WorkflowRow,
+)
+
+_PARTS = set(domain.Definition.model_fields)
+
+
+def create(session: Session, principal: Principal, body: domain.WorkflowCreate) -> WorkflowRow:
+    """Add a workflow with its first version."""
+    parent = sessions.usable(session, principal, body.session_id)
+    definition = domain.Definition.model_validate(body.model_dump(include=_PARTS))
+    row = WorkflowRow(
+        id=new_id(WORKFLOW),
+        session_id=parent.id,
+        owner_id=parent.owner_id,
+        name=body.name,
+        description=body.description,
+    )
+    _check_references(session, parent, definition)
+    session.add(row)
+    session.flush()
+    _add_version(session, row, definition)
+    return row
+
+
+def get(session: Session, principal: Principal, id: str) -> WorkflowRow:
+    """The workflow of that id, if the principal may see it. Raises NotFoundError."""
+    row = session.get(WorkflowRow, id)
+    if row is None or row.deleted_at is not None or not visible(principal, row.owner_id):
+        raise NotFoundError("workflow", id)
+    return row
+
+
+def definition(session: Session, workflow_id: str, version: int) -> domain.Definition:
+    """One version of a workflow's definition."""
+    row = session.get_one(DefinitionRow, (workflow_id, version))
+    return domain.Definition.model_validate(row.definition)
+
+
+def listed(
+    session: Session,
+    principal: Principal,
+    query: PageQuery,
+    session_id: str | None,
+    status: RunStatus | None,
+) -> tuple[list[domain.Workflow], Pagination]:
+    """A page of the workflows that the principal may see; `status` is the latest run's."""
+    conditions: list[Any] = [col(WorkflowRow.deleted_at).is_(None)]
+    if not principal.sees_all:
+        conditions.append(WorkflowRow.owner_id == principal.user_id)
+    if session_id is not None:
+        conditions.append(WorkflowRow.session_id == session_id)
+    if status is not None:
+        conditions.append(WorkflowRow.status == status)
+    rows, pagination = paged(session, WorkflowRow, conditions, query)
+    return [view(session, row) for row in rows], pagination
+
+
+def update(
+    session: Session,
+    principal: Principal,
+    id: str,
+    body: domain.WorkflowUpdate,
+    match: str | None,
+) -> WorkflowRow:
+    """Change a workflow. What changes the definition makes a new version; runs keep theirs."""
+    row = get(session, principal, id)
+    check_match(row, match)
+    if body.name is not None:
+        row.name = body.name
+    if "description" in body.model_fields_set:
+        row.description = body.description
+    changed = {part: getattr(body, part) for part in _PARTS if part in body.model_fields_set}
+    if changed:
+        parent = sessions.usable(session, principal, row.session_id)
+        new = _changed(definition(session, row.id, row.version), changed)
+        _check_references(session, parent, new)
+        row.version += 1
+        _add_version(session, row, new)
+    row.touch()
+    session.add(row)
+    session.flush()
+    return row
+
+
+def delete(session: Session, principal: Principal, id: str, match: str | None) -> None:
+    """Remove a workflow. Raises ConflictError while a run of it is on."""
+    row = get(session, principal, id)
+    check_match(row, match)
+    running = select(RunRow.id).where(RunRow.workflow_id == id, sessions.still_open())
+    if run_id := session.exec(running).first():
+        raise ConflictError(f"workflow {id} is running; cancel {run_id} first", runId=run_id)
+    row.deleted_at = utc_now()
+    row.touch()
+    session.add(row)
+
+
+def view(session: Session, row: WorkflowRow) -> domain.Workflow:
+    """The workflow as the API shows it; values of variables with secret-looking names hidden."""
+    present = definition(session, row.id, row.version)
+    shown = masked(present.model_dump(mode="json", exclude_none=True))
+    unset = {"workspace": None, "departmentId": None}
+    return domain.Workflow.model_validate({**row.model_dump(), **unset, **shown})
+
+
+def _changed(present: domain.Definition, changed: dict[str, Any]) -> domain.Definition:
+    values = {part: getattr(present, part) for part in _PARTS}
+    for part, value in changed.items():
+        values[part] = value if value is not None else domain.Definition.model_fields[part].default
+    return domain.Definition(**values)
+
+
+def _add_version(session: Session, row: WorkflowRow, new: domain.Definition) -> None:
+    stored = new.model_dump(mode="json")
+    session.add(DefinitionRow(workflow_id=row.id, version=row.version, definition=stored))
+    session.flush()
+
+
+def _check_references(session: Session, parent: SessionRow, new: domain.Definition) -> None:
+    _check_department(session, parent, new.department_id, "departmentId")
+    for number, step in enumerate(new.steps):
+        _check_step(session, parent, number, step)
+    archive_id = new.workspace.archive_id if new.workspace else None
+    if archive_id is not None:
+        row = session.get(ArchiveRow, archive_id)
+        if row is None or row.owner_id != parent.owner_id:
+            raise _unknown("workspace.archiveId", archive_id, "names no archive of yours")
+
+
+def _check_step(session: Session, parent: SessionRow, number: int, step: Step) -> None:
+    _check_department(session, parent, step.department_id, f"steps.{number}.departmentId")
+
+
+def _check_department(session: Session, parent: SessionRow, id: str | None, field: str) -> None:
+    if id is None:
+        return
+    row = session.get(DepartmentRow, id)
+    if row is None or row.deleted_at is not None or row.session_id != parent.id:
+        raise _unknown(field, id, f"names no department of session {parent.id}")
+
+
+def _unknown(field: str, value: str, issue: str) -> ValidationError:
+    detail = {"field": field, "issue": issue, "value": value[:80]}
+    return ValidationError(f"Invalid input data: {field} {issue}", **detail, errors=[detail])

@@ -1,0 +1,1 @@
+"""The connection to Temporal, shared by the API and the workers."""

@@ -1,0 +1,1 @@
+"""Judges criteria by what a command did and left behind."""

@@ -1,0 +1,1 @@
+"""Temporal workflows: deterministic code that decides what happens next."""

@@ -1,0 +1,37 @@
+"""All time-outs and retry policies, by name. Infrastructure is retried without end, within the
+run's deadline; what a user sees as an attempt is counted in rows, not here."""
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+
+STEP_SLACK = timedelta(minutes=30)
+"""Beyond a step's own time-out: pulling an image, filling the workspace, ending what it began."""
+
+SETTLE_TIMEOUT = timedelta(minutes=10)
+RECORD_TIMEOUT = timedelta(seconds=30)
+RECONCILE_TIMEOUT = timedelta(minutes=1)
+RECONCILE_PERIOD = timedelta(seconds=5)
+
+WITHOUT_END = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=10),
+)
+
+FEW = RetryPolicy(
+    initial_interval=timedelta(milliseconds=100),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=2),
+    maximum_attempts=5,
+)
+
+MAX_BACKOFF = timedelta(minutes=5)
+
+
+def backoff(initial_ms: int, attempt: int) -> timedelta:
+    """How long to wait after a failed attempt: twice as long after each, at most five minutes."""
+    doublings = min(attempt - 1, 20)
+    return min(timedelta(milliseconds=initial_ms << doublings), MAX_BACKOFF)

@@ -1,0 +1,87 @@
+"""`make test`: the checks, then every test on a real engine, then a look for what was left."""
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from leaks import MARK, leaks
+
+from director.cli.apt import SetUpError
+from director.cli.engine import Engine, ensure_busybox, ensure_engine, stop_engine
+from director.cli.image import ensure_image
+
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / ".director"
+
+_SETTLE_SECONDS = 5
+
+
+def main(arguments: list[str]) -> int:
+    """Run everything, and return the exit code for the shell."""
+    if checked := subprocess.run([ROOT / "scripts" / "check"], check=False).returncode:
+        return checked
+    try:
+        engine = ensure_engine(HOME, say)
+    except SetUpError as error:
+        return _without_engine(arguments, str(error))
+    try:
+        return _with_engine(engine, arguments)
+    except SetUpError as error:
+        say(str(error))
+        return 1
+    finally:
+        engine.client.close()
+        if engine.started:
+            stop_engine(HOME, say)
+
+
+def say(line: str) -> None:
+    """Write a line about set-up, not mixed with what a test runner prints."""
+    sys.stderr.write(f"{line}\n")
+
+
+def _with_engine(engine: Engine, arguments: list[str]) -> int:
+    ensure_busybox(say)
+    image = ensure_image(engine.client, say)
+    run, folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="director-test-"))
+    environ = {MARK: run, "TMPDIR": str(folder), "DIRECTOR_TEST_IMAGE": image}
+    code = _pytest(arguments, environ)
+    left = _settled_leaks(run, folder, engine)
+    for line in left:
+        say(f"left behind: {line}")
+    if code == 0 and not left:
+        shutil.rmtree(folder)
+        return 0
+    say(f"The files of this run are kept in {folder}")
+    return code or 1
+
+
+def _settled_leaks(run: str, folder: Path, engine: Engine) -> list[str]:
+    # A process that was told to stop as the last thing may need a moment.
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while (left := leaks(run, folder, engine.client)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return left
+
+
+def _without_engine(arguments: list[str], reason: str) -> int:
+    if os.environ.get("CI") == "true":
+        say(f"Tests need Docker: {reason}")
+        return 1
+    code = _pytest([*arguments, "-m", "not docker"], {})
+    say(f"NOT RUN: the tests that need Docker ({reason})")
+    return code
+
+
+def _pytest(arguments: list[str], environ: dict[str, str]) -> int:
+    command = [sys.executable, "-m", "pytest", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | environ, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,331 @@
+import io
+import os
+import random
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from director.blobs.store import BlobCorruptError, LocalBlobs
+from director.blobs.trees import CaptureLimits, MaterializeError, capture, materialize
+from director.domain.errors import NotFoundError, PayloadTooLargeError
+from director.domain.trees import MAX_DEPTH, Entry, Tree
+
+SECOND = 1_700_000_000 * 10**9
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return folder(tmp_path / "source")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return folder(tmp_path / "target")
+
+
+def folder(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+def content_of(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def test_a_folder_comes_back_as_it_was(source: Path, target: Path, blobs: LocalBlobs) -> None:
+    (source / "empty").mkdir(mode=0o700)
+    (source / "deep/er").mkdir(parents=True)
+    (source / "deep/er/run.sh").write_text("#!/bin/sh\n")
+    (source / "deep/er/run.sh").chmod(0o750)
+    (source / "deep.txt").write_bytes(b"")
+    (source / "link").symlink_to("deep/er/run.sh")
+    (source / "broken").symlink_to("/nowhere")
+    os.utime(source / "deep/er/run.sh", ns=(SECOND, SECOND + 123_456_789))
+    os.utime(source / "link", ns=(SECOND, SECOND + 5), follow_symlinks=False)
+    os.utime(source / "empty", ns=(SECOND, SECOND + 7))
+    captured = capture(source, blobs)
+    materialize(captured.tree, target, blobs)
+    assert captured.skipped == []
+    assert captured.tree.file_count == 2
+    assert capture(target, blobs).tree == captured.tree
+    assert stat.S_IMODE((target / "deep/er/run.sh").stat().st_mode) == 0o750
+    assert (target / "deep/er/run.sh").stat().st_mtime_ns == SECOND + 123_456_789
+    assert (target / "link").readlink() == Path("deep/er/run.sh")
+    assert (target / "link").lstat().st_mtime_ns == SECOND + 5
+    assert (target / "empty").stat().st_mtime_ns == SECOND + 7
+
+
+def test_names_that_are_not_utf8_come_back(source: Path, target: Path, blobs: LocalBlobs) -> None:
+    raw = os.fsencode(source)
+    Path(os.fsdecode(raw + b"/caf\xe9")).write_bytes(b"coffee")
+    os.symlink(b"caf\xe9", raw + b"/\xfe")
+    materialize(capture(source, blobs).tree, target, blobs)
+    assert sorted(os.listdir(os.fsencode(target))) == [b"caf\xe9", b"\xfe"]
+    assert content_of(target / os.fsdecode(b"\xfe")) == b"coffee"
+
+
+def test_setuid_setgid_and_sticky_are_stripped(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    (source / "su").write_bytes(b"x")
+    (source / "su").chmod(0o6755)
+    (source / "tmp").mkdir()
+    (source / "tmp").chmod(0o1777)
+    materialize(capture(source, blobs).tree, target, blobs)
+    assert stat.S_IMODE((target / "su").stat().st_mode) == 0o755
+    assert stat.S_IMODE((target / "tmp").stat().st_mode) == 0o777
+
+
+def test_special_files_are_skipped_and_told(source: Path, blobs: LocalBlobs) -> None:
+    os.mkfifo(source / "fifo")
+    (source / "file").write_bytes(b"x")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(source / "socket"))
+        captured = capture(source, blobs)
+    assert [entry.path for entry in captured.tree.entries] == ["file"]
+    assert [(skip.path, skip.reason) for skip in captured.skipped] == [
+        ("fifo", "is a FIFO"),
+        ("socket", "is a socket"),
+    ]
+
+
+def test_a_link_is_recorded_and_never_followed(source: Path, blobs: LocalBlobs) -> None:
+    (source / "passwd").symlink_to("/etc/passwd")
+    (source / "etc").symlink_to("/etc")
+    captured = capture(source, blobs)
+    assert {entry.path: entry.target for entry in captured.tree.entries} == {
+        "etc": "/etc",
+        "passwd": "/etc/passwd",
+    }
+    assert captured.tree.total_bytes == 0
+
+
+def test_a_root_that_is_a_link_is_refused(source: Path, tmp_path: Path, blobs: LocalBlobs) -> None:
+    (tmp_path / "link").symlink_to(source)
+    with pytest.raises(OSError, match="link"):
+        capture(tmp_path / "link", blobs)
+    with pytest.raises(OSError, match="link"):
+        materialize(Tree(), tmp_path / "link", blobs)
+
+
+def test_a_large_sparse_file_comes_back_sparse(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    size = 50_000_000
+    with (source / "disk").open("wb") as file:
+        file.seek(size // 2)
+        file.write(b"middle")
+        file.truncate(size)
+    materialize(capture(source, blobs).tree, target, blobs)
+    about = (target / "disk").stat()
+    assert about.st_size == size
+    assert about.st_blocks * 512 < 1_000_000
+    with (target / "disk").open("rb") as file:
+        file.seek(size // 2 - 1)
+        assert file.read(8) == b"\0middle\0"
+
+
+class Meddling(LocalBlobs):
+    """Blobs under which the folder changes as soon as the first file is read."""
+
+    def meddle(self, path: Path) -> None:
+        self.path = path
+
+    def put_stream(self, reader: object) -> str:
+        with self.path.open("ab") as file:
+            file.write(b" and more")
+        (self.path.parent / "sub/victim").unlink(missing_ok=True)
+        return super().put_stream(reader)  # type: ignore[arg-type]
+
+
+def test_a_file_that_grows_while_it_is_read_is_consistent(source: Path, tmp_path: Path) -> None:
+    blobs = Meddling(tmp_path / "blobs", fsync=False)
+    (source / "log").write_bytes(b"first")
+    blobs.meddle(source / "log")
+    (entry,) = capture(source, blobs).tree.entries
+    assert blobs.get(entry.hash or "") == b"first"
+    assert entry.size == 5
+
+
+def test_what_vanishes_meanwhile_does_not_spoil_the_rest(source: Path, tmp_path: Path) -> None:
+    blobs = Meddling(tmp_path / "blobs", fsync=False)
+    (source / "log").write_bytes(b"first")
+    (source / "sub").mkdir()
+    (source / "sub/victim").write_bytes(b"x")
+    blobs.meddle(source / "log")
+    assert [entry.path for entry in capture(source, blobs).tree.entries] == ["log", "sub"]
+
+
+def test_folders_nested_without_end_are_told(source: Path, blobs: LocalBlobs) -> None:
+    fd = os.open(source, os.O_RDONLY)
+    for _ in range(MAX_DEPTH + 50):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    captured = capture(source, blobs)
+    assert len(captured.tree.entries) == MAX_DEPTH
+    assert [skip.reason for skip in captured.skipped] == ["is nested deeper than 200 levels"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [(CaptureLimits(max_bytes=15), "15 bytes"), (CaptureLimits(max_entries=2), "2 entries")],
+)
+def test_a_folder_over_the_limits_is_refused(
+    source: Path, blobs: LocalBlobs, limits: CaptureLimits, message: str
+) -> None:
+    for name in "abc":
+        (source / name).write_bytes(b"0123456789")
+    with pytest.raises(PayloadTooLargeError, match=message):
+        capture(source, blobs, limits)
+
+
+def test_files_replace_files_and_others_stay(source: Path, target: Path, blobs: LocalBlobs) -> None:
+    (source / "a").write_bytes(b"new")
+    (source / "d").mkdir()
+    (source / "d/x").write_bytes(b"new")
+    (target / "a").write_bytes(b"old and longer")
+    (target / "d").write_bytes(b"a file where a folder belongs")
+    (target / "other").write_bytes(b"stays")
+    materialize(capture(source, blobs).tree, target, blobs)
+    assert content_of(target / "a") == b"new"
+    assert content_of(target / "d/x") == b"new"
+    assert content_of(target / "other") == b"stays"
+
+
+def test_a_hostile_link_is_replaced_and_nothing_is_written_through_it(
+    source: Path, target: Path, tmp_path: Path, blobs: LocalBlobs
+) -> None:
+    outside = folder(tmp_path / "outside")
+    (outside / "file").write_bytes(b"precious")
+    (outside / "file").chmod(0o600)
+    (source / "dir").mkdir()
+    (source / "dir/file").write_bytes(b"tree")
+    (source / "file").write_bytes(b"tree")
+    (source / "file").chmod(0o777)
+    (target / "dir").symlink_to(outside)
+    (target / "file").symlink_to(outside / "file")
+    materialize(capture(source, blobs).tree, target, blobs)
+    assert content_of(outside / "file") == b"precious"
+    assert stat.S_IMODE((outside / "file").stat().st_mode) == 0o600
+    assert sorted(outside.iterdir()) == [outside / "file"]
+    assert content_of(target / "dir/file") == b"tree"
+    assert not (target / "file").is_symlink()
+
+
+def test_a_folder_in_the_way_of_a_file_is_told_and_kept(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    (source / "name").write_bytes(b"x")
+    (target / "name").mkdir()
+    (target / "name/inner").write_bytes(b"kept")
+    with pytest.raises(MaterializeError, match="'name'"):
+        materialize(capture(source, blobs).tree, target, blobs)
+    assert os.listdir(target) == ["name"]
+    assert content_of(target / "name/inner") == b"kept"
+
+
+def test_folders_without_an_entry_are_made(target: Path, blobs: LocalBlobs) -> None:
+    tree = Tree.of([Entry.file(b"a/b/c", 0o644, SECOND, 1, blobs.put(b"c"))])
+    materialize(tree, target, blobs)
+    assert content_of(target / "a/b/c") == b"c"
+    assert stat.S_IMODE((target / "a").stat().st_mode) == 0o755
+
+
+def test_a_repetition_finishes_what_a_crash_interrupted(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    for name in ("a", "b", "c"):
+        (source / name).write_bytes(name.encode() * 5)
+    tree = capture(source, blobs).tree
+    missing = blobs._path(tree.entries[2].hash or "")
+    kept = missing.read_bytes()
+    missing.unlink()
+    with pytest.raises(NotFoundError):
+        materialize(tree, target, blobs)
+    assert sorted(os.listdir(target)) == ["a", "b"]
+    missing.write_bytes(kept)
+    for _ in range(2):
+        materialize(tree, target, blobs)
+        assert capture(target, blobs).tree == tree
+
+
+def test_what_a_killed_writer_left_is_cleared(
+    source: Path, target: Path, tmp_path: Path, blobs: LocalBlobs
+) -> None:
+    (source / "file").write_bytes(b"content")
+    tree = capture(source, blobs).tree
+
+    class Killed(LocalBlobs):
+        def open(self, hash: str) -> io.BufferedReader:
+            os._exit(9)
+
+    if (child := os.fork()) == 0:
+        materialize(tree, target, Killed(tmp_path / "blobs"))
+    os.waitpid(child, 0)
+    assert len(os.listdir(target)) == 1
+    materialize(tree, target, blobs)
+    assert os.listdir(target) == ["file"]
+
+
+def test_a_corrupt_content_never_appears_under_its_name(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    (source / "file").write_bytes(b"content" * 1000)
+    (target / "file").write_bytes(b"old")
+    tree = capture(source, blobs).tree
+    path = blobs._path(tree.entries[0].hash or "")
+    stored = bytearray(path.read_bytes())
+    stored[-5] ^= 1
+    path.write_bytes(stored)
+    with pytest.raises(BlobCorruptError, match=tree.entries[0].hash):
+        materialize(tree, target, blobs)
+    assert os.listdir(target) == ["file"]
+    assert content_of(target / "file") == b"old"
+
+
+def test_everything_written_belongs_to_the_sandbox(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    (source / "d").mkdir()
+    (source / "d/f").write_bytes(b"x")
+    (source / "l").symlink_to("d")
+    tree = capture(source, blobs).tree
+    own = [entry for entry in tree.entries if entry.kind != "directory"]
+    uid, gid = (200_001, 200_002) if os.getuid() == 0 else (os.getuid(), os.getgid())
+    for number, written in enumerate([tree, Tree.of(own)]):
+        place = folder(target / str(number))
+        materialize(written, place, blobs, uid, gid)
+        owners = {(p.lstat().st_uid, p.lstat().st_gid) for p in place.rglob("*")}
+        assert owners == {(uid, gid)}
+
+
+def random_tree(rng: random.Random, root: Path, depth: int = 0) -> None:
+    for number in range(rng.randint(0, 6)):
+        name = rng.choice(["a", "B", "é", "-rf", "a b", "x\ny", os.fsdecode(b"\xff")]) + str(number)
+        path = root / name
+        kind = rng.choice(["file", "file", "link", "folder"])
+        if kind == "folder" and depth < 4:
+            path.mkdir(mode=rng.choice([0o755, 0o700, 0o711]))
+            random_tree(rng, path, depth + 1)
+        elif kind == "link":
+            path.symlink_to(rng.choice(["..", "/etc/passwd", "a0", "é/../x", name]))
+        else:
+            path.write_bytes(rng.randbytes(rng.choice([0, 1, 511, 512, 70_000])))
+            path.chmod(rng.randint(0o400, 0o777))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_tree_comes_back_equal(
+    source: Path, target: Path, blobs: LocalBlobs, seed: int
+) -> None:
+    rng = random.Random(seed)
+    random_tree(rng, source)
+    random_tree(rng, folder(source / "more"))
+    tree = capture(source, blobs).tree
+    materialize(tree, target, blobs)
+    assert capture(target, blobs).tree.hash == tree.hash
