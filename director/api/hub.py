@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 import structlog
 
@@ -92,8 +93,8 @@ class Hub:
 
     async def _publish(self) -> None:
         while True:
-            position = self._position
-            found = await self._store.fetch(lambda s: events.after(s, position, _BATCH))
+            behind = partial(events.after, cursor=self._position, limit=_BATCH)
+            found = await self._store.fetch(behind)
             for event in found:
                 self._position = event.id
                 for subscription in self._subscriptions:

@@ -52,7 +52,7 @@ def download(packages: Sequence[str], folder: Path, say: Say) -> list[Path]:
             " reach an image registry, or name an image that it has in DIRECTOR_SANDBOX_IMAGE"
         )
     (folder / "archives" / "partial").mkdir(parents=True)
-    command = [*_aside(folder), "install", "--yes", "--download-only", *packages]
+    command = [*aside(folder), "install", "--yes", "--download-only", *packages]
     done = _apt(command)
     if done.returncode != 0 and os.geteuid() == 0:
         update(say)
@@ -63,6 +63,20 @@ def download(packages: Sequence[str], folder: Path, say: Say) -> list[Path]:
             "If its lists are old, run `apt-get update` as root and try again"
         )
     return sorted((folder / "archives").glob("*.deb"))
+
+
+def aside(folder: Path) -> list[str]:
+    """Options of apt for a world of its own, in which nothing is installed yet."""
+    settings = {
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": str(folder),
+        "Dir::Cache::archives": str(folder / "archives"),
+        "APT::Install-Recommends": "false",
+        "APT::Keep-Downloaded-Packages": "true",
+        "APT::Sandbox::User": "",
+        "Debug::NoLocking": "true",
+    }
+    return [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
 
 
 @contextmanager
@@ -76,19 +90,6 @@ def _services_stay_down() -> Iterator[None]:
         yield
     finally:
         _POLICY.unlink()
-
-
-def _aside(folder: Path) -> list[str]:
-    settings = {
-        "Dir::State::status": "/dev/null",
-        "Dir::Cache": str(folder),
-        "Dir::Cache::archives": str(folder / "archives"),
-        "APT::Install-Recommends": "false",
-        "APT::Keep-Downloaded-Packages": "true",
-        "APT::Sandbox::User": "",
-        "Debug::NoLocking": "true",
-    }
-    return [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
 
 
 def _apt(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:

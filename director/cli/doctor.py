@@ -172,7 +172,7 @@ def _holder(port: int) -> str | None:
     inodes = _inodes(port)
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:
-            if os.readlink(link) in inodes:
+            if str(link.readlink()) in inodes:
                 command = (link.parents[1] / "cmdline").read_bytes()
                 return command.replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:

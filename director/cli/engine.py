@@ -99,6 +99,9 @@ def answering(place: str | None = None) -> Engine | None:
 
     Raises SetUpError where one is there and this user may not use it."""
     environ = {"DOCKER_HOST": place} if place else os.environ
+    address = environ.get("DOCKER_HOST", _SOCKET)
+    if address.startswith("unix://") and not Path(address.removeprefix("unix://")).exists():
+        return None
     try:
         client = docker.from_env(timeout=_ANSWER_SECONDS, environment=environ)
     except (DockerException, RequestException) as error:

@@ -168,7 +168,8 @@ def _from_upstream(client: docker.DockerClient, say: Say, folder: Path) -> str:
         "director.ingredients": f"{UPSTREAM}, {', '.join(_names(wheels))}",
     }
     tag = tags()["node22"]
-    _build(client, UPSTREAM, tag, wheels, _INSTALL + _FINISH, labels, "default")
+    context = build_context(UPSTREAM, wheels, _INSTALL + _FINISH)
+    _build(client, context, tag, labels, network="default")
     return tag
 
 
@@ -184,7 +185,7 @@ def _composed(client: docker.DockerClient, say: Say, folder: Path) -> str:
     }
     tag = tags()["composed"]
     try:
-        _build(client, base, tag, wheels, _SETTLE + _FINISH, labels, "none")
+        _build(client, build_context(base, wheels, _SETTLE + _FINISH), tag, labels, network="none")
     except SetUpError:
         client.images.remove(base)
         raise
@@ -217,16 +218,15 @@ def _import_rootfs(client: docker.DockerClient, debs: list[Path], node: Path) ->
 
 def _build(
     client: docker.DockerClient,
-    base: str,
+    context: io.BytesIO,
     tag: str,
-    wheels: list[Path],
-    script: str,
     labels: dict[str, str],
+    *,
     network: str,
 ) -> None:
     try:
         client.images.build(
-            fileobj=build_context(base, wheels, script),
+            fileobj=context,
             custom_context=True,
             tag=tag,
             labels=labels,

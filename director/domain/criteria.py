@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from director.domain.base import Body, Flag, Int, Json, Shape, Text
+from director.domain.base import Body, Flag, Int, Json, Shape
 from director.domain.phrases import read_phrase, unquote
 
 MAX_DEPTH = 8
@@ -69,12 +69,13 @@ def _is_pointer(pointer: str) -> str:
     return pointer
 
 
-Wanted = Annotated[Text, Field(min_length=1, max_length=10_000)]
+_NO_NUL = r"^[^\x00]*$"
+Wanted = Annotated[str, Field(min_length=1, max_length=10_000, pattern=_NO_NUL)]
 WorkspacePath = Annotated[
-    Text, Field(min_length=1, max_length=1000), AfterValidator(_inside_workspace)
+    str, Field(min_length=1, max_length=1000, pattern=_NO_NUL), AfterValidator(_inside_workspace)
 ]
-Pointer = Annotated[Text, Field(min_length=1, max_length=500), AfterValidator(_is_pointer)]
-Argument = Annotated[Text, Field(max_length=10_000)]
+Pointer = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_is_pointer)]
+Argument = Annotated[str, Field(max_length=10_000, pattern=_NO_NUL)]
 
 
 class ExitCodeCriterion(Body):
@@ -97,7 +98,7 @@ class RegexCriterion(Body):
     """The output matches this RE2 pattern somewhere; `^` and `$` stand for a line's ends."""
 
     type: Literal["regex"] = "regex"
-    pattern: Annotated[Text, Field(min_length=1, max_length=1000)]
+    pattern: Annotated[str, Field(min_length=1, max_length=1000)]
     stream: Stream = "both"
 
 

@@ -12,6 +12,8 @@ from director.domain.base import Json
 MAX_PHRASE = 10_000
 """Characters of a phrase."""
 
+_SHOWN = 80
+
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _BARE = r"""(?:(?!['"])\S(?:\S|\s(?!and(?:\s|$)))*)"""
 _VALUE = re.compile(rf"{_QUOTED}(?=\s|$)|{_BARE}", re.IGNORECASE | re.DOTALL)
@@ -30,7 +32,7 @@ _FORMS = (
     _Form(
         "exit code is 0",
         r"exit\s+code\s+is",
-        r"\s+(\d{1,9})",
+        r"\s+(\d{1,9})(?!\w)",
         lambda found: {"type": "exitCode", "equals": int(found[1])},
     ),
     _Form("no errors", r"no\s+errors", r"", lambda _: {"type": "noErrors"}),
@@ -61,8 +63,7 @@ _FORMS = (
 )
 _FLAGS = re.IGNORECASE | re.DOTALL
 _STARTS = [re.compile(rf"{form.start}(?!\w)", _FLAGS) for form in _FORMS]
-_WHOLES = [re.compile(rf"{form.start}{form.rest}(?!\w)", _FLAGS) for form in _FORMS]
-_WHOLES[-1] = re.compile(_FORMS[-1].start + _FORMS[-1].rest, _FLAGS)
+_WHOLES = [re.compile(rf"{form.start}(?!\w){form.rest}", _FLAGS) for form in _FORMS]
 
 
 def known_phrases() -> str:
@@ -144,4 +145,4 @@ def unquote(text: str) -> str:
 
 def _shown(text: str) -> str:
     text = " ".join(text.split())
-    return repr(text if len(text) <= 80 else text[:79] + "…")
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")

@@ -23,7 +23,7 @@ SessionType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 
 
 class SessionConfig(Body):
-    """Bounds of a session. `timeout` is idle time in ms: a write or a running workflow resets it."""
+    """Bounds of a session; `timeout` is idle time in ms, reset by a write or a running workflow."""
 
     max_departments: Annotated[Int, Field(ge=0, le=10_000)] | None = None
     timeout: Millis | None = None

@@ -47,7 +47,7 @@ def open_step(session: Session, key: StepKey) -> Opened:
         return Opened("ended", StepOutcome(status=StepStatus.CANCELLED, host_id=run.host_id))
     began = not (_is_this(step, key) and step.status == StepStatus.RUNNING)
     _take(session, step, key)
-    _begin(session, run, step, began)
+    _begin(session, run, began)
     return Opened("go")
 
 
@@ -128,7 +128,7 @@ def _take(session: Session, step: StepRow, key: StepKey) -> None:
     session.flush()
 
 
-def _begin(session: Session, run: RunRow, step: StepRow, began: bool) -> None:
+def _begin(session: Session, run: RunRow, began: bool) -> None:
     started = runs.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
     if began and not started:
         runs.tell(session, run, EventType.STEP_STARTED)

@@ -6,6 +6,9 @@ from typing import Any
 from director.domain.criteria import parse_pointer
 
 
+_SHOWN = 200
+
+
 class DocumentError(ValueError):
     """A text that is no JSON document, or a path that leads nowhere in it."""
 
@@ -51,14 +54,12 @@ def same(one: Any, other: Any) -> bool:
         return len(one) == len(other) and all(map(same, one, other))
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
-    return type(one) is type(other) and one == other or _numbers(one, other) and one == other
-
-
-def _numbers(one: Any, other: Any) -> bool:
-    return isinstance(one, int | float) and isinstance(other, int | float)
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other
+    return type(one) is type(other) and bool(one == other)
 
 
 def shown(value: Any) -> str:
     """Write a value for a message, shortened."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 200 else text[:199] + "…"
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

@@ -10,7 +10,7 @@ A line does so when it begins (after blanks) with `error:`, `error[…]:`, `fata
 import re2  # type: ignore[import-untyped]
 
 _MARKER = re2.compile(
-    r"^\s*(?:(?i:error|fatal|panic)(?:\[\w+\])?:\s*\S|npm (?:ERR!|error)\b"
+    r"^\s*(?:(?i:error|fatal|panic)(?:\[\w+\])?:\s*\S|npm (?:ERR!|error )"
     r"|(?:Uncaught )?[\w.$]*(?:Error|Exception)(?: \[\w+\])?:"
     r"|Traceback \(most recent call last\)|Segmentation fault|Unhandled\w* (?:error|rejection))"
     r"|: (?:fatal )?error:|\berror TS\d+:|\b(?:ERROR|FATAL|CRITICAL|SEVERE)\b"

@@ -33,7 +33,7 @@ class Evidence(Protocol):
 
 
 _PARAMETERS = "".join(map(chr, range(0x20, 0x40)))
-_NO_CONTROL = {code: None for code in (*range(9), 11, 12, *range(14, 32), 127)}
+_NO_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127))
 
 
 def plain(text: str) -> str:

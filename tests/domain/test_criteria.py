@@ -91,6 +91,7 @@ def test_a_phrase_is_read(text: str, expected: dict[str, Any]) -> None:
         "tests passing",
         "test pass",
         "jsonx == 1",
+        "file existsfoo",
     ],
 )
 def test_an_unknown_phrase_is_refused_with_all_known_ones(text: str) -> None:
@@ -214,6 +215,7 @@ def test_the_structured_form_comes_back_as_it_went_in(data: dict[str, Any]) -> N
         {"type": "exitCode", "equal": 0},
         {"type": "output"},
         {"type": "output", "contains": ""},
+        {"type": "regex", "pattern": ""},
         {"type": "output", "contains": "a", "stream": "stdin"},
         {"type": "regex", "pattern": "a" * 1001},
         {"type": "file", "path": "a/../../b"},

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import tarfile
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,22 +80,40 @@ def runtime(
 
 
 @pytest.fixture(scope="session")
-def shared(runtime: DockerRuntime, image: str) -> str:
+def make(runtime: DockerRuntime, image: str) -> Callable[..., str]:
+    """Make a sandbox and give its id."""
+
+    def make(**fields: object) -> str:
+        spec = {"id": f"sbx_{uuid.uuid4().hex[:16]}", "image": image, "owner_id": "run_1"}
+        return runtime.create(SandboxSpec.model_validate(spec | fields)).id
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def shared(make: Callable[..., str]) -> str:
     """A sandbox that tests share which leave it as it was."""
-    return make(runtime, image)
+    return make()
 
 
 @pytest.fixture
-def sandbox(runtime: DockerRuntime, image: str) -> Iterator[str]:
+def sandbox(runtime: DockerRuntime, make: Callable[..., str]) -> Iterator[str]:
     """A sandbox of the test's own."""
-    sandbox_id = make(runtime, image)
+    sandbox_id = make()
     yield sandbox_id
     runtime.remove(sandbox_id)
 
 
-def make(runtime: DockerRuntime, image: str, **limits: int) -> str:
-    spec = SandboxSpec(id=f"sbx_{uuid.uuid4().hex[:16]}", image=image, owner_id="run_1", **limits)
-    return runtime.create(spec).id
+@pytest.fixture(scope="session")
+def command() -> Callable[..., Command]:
+    """Make a command; a string goes to the shell."""
+
+    def command(argv: str | list[str], **more: object) -> Command:
+        words = ["/bin/sh", "-c", argv] if isinstance(argv, str) else argv
+        fields = {"id": f"exec_{uuid.uuid4().hex[:16]}", "timeout_ms": 20_000} | more
+        return Command.model_validate({"argv": words, **fields})
+
+    return command
 
 
 class Outcome:
@@ -101,31 +121,60 @@ class Outcome:
 
     def __init__(self, execution: Execution, result: CommandResult) -> None:
         self.result = result
+        self.code, self.cause = result.exit_code, result.cause
         self.stdout = execution.read("stdout", 0, 1 << 30)
         self.stderr = execution.read("stderr", 0, 1 << 30)
 
 
-Run = Callable[..., Outcome]
+@pytest.fixture(scope="session")
+def ended() -> Callable[[Execution], Outcome]:
+    """Wait for a command's end."""
+
+    def ended(execution: Execution) -> Outcome:
+        result = execution.wait(30)
+        assert result is not None, "the command goes on"
+        return Outcome(execution, result)
+
+    return ended
 
 
 @pytest.fixture(scope="session")
-def run(runtime: DockerRuntime) -> Run:
-    """Run a command to its end; a string goes to the shell."""
+def start(runtime: DockerRuntime, command: Callable[..., Command]) -> Callable[..., Execution]:
+    """Start a command in a sandbox."""
 
-    def run(sandbox_id: str, argv: str | list[str], **more: object) -> Outcome:
-        execution = runtime.run(sandbox_id, command(argv, **more))
-        return ended(execution)
+    def start(sandbox_id: str, argv: str | list[str], **more: object) -> Execution:
+        return runtime.run(sandbox_id, command(argv, **more))
 
-    return run
-
-
-def command(argv: str | list[str], **more: object) -> Command:
-    words = ["/bin/sh", "-c", argv] if isinstance(argv, str) else argv
-    fields = {"id": f"exec_{uuid.uuid4().hex[:16]}", "timeout_ms": 20_000} | more
-    return Command.model_validate({"argv": words, **fields})
+    return start
 
 
-def ended(execution: Execution) -> Outcome:
-    result = execution.wait(30)
-    assert result is not None, "the command goes on"
-    return Outcome(execution, result)
+@pytest.fixture(scope="session")
+def run(
+    start: Callable[..., Execution], ended: Callable[[Execution], Outcome]
+) -> Callable[..., Outcome]:
+    """Run a command in a sandbox to its end."""
+    return lambda *arguments, **more: ended(start(*arguments, **more))
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    """Wait until something is so."""
+
+    def until(condition: Callable[[], object], what: str) -> None:
+        deadline = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < deadline, f"not so after 20 s: {what}"
+            threading.Event().wait(0.01)
+
+    return until
+
+
+@pytest.fixture(scope="session")
+def processes(engine: docker.DockerClient) -> Callable[[str], list[str]]:
+    """The command lines in a sandbox, as the engine sees them from outside."""
+
+    def processes(sandbox_id: str) -> list[str]:
+        top = engine.api.top(f"director-{sandbox_id}", "-eo pid,args")
+        return [row[-1] for row in top["Processes"]]
+
+    return processes

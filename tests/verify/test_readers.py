@@ -260,8 +260,10 @@ def test_several_runs_in_one_output_are_added_up(names: tuple[str, ...]) -> None
     text = "\n".join((OUTPUTS / name).read_text() for name in names)
     summary = readers.read(plain(text))
     assert summary is not None
-    wanted = [sum(EXPECTED[name][at] for name in names) for at in range(3)]
-    assert [summary.passed, summary.failed, summary.skipped] == wanted
+    each = [EXPECTED[name] for name in names]
+    assert summary.passed == sum(passed for passed, *_ in each)
+    assert summary.failed == sum(failed for _, failed, *_ in each)
+    assert summary.skipped == sum(skipped for _, _, skipped, *_ in each)
 
 
 @pytest.mark.parametrize("name", sorted(EXPECTED))
@@ -345,5 +347,5 @@ def test_at_most_twenty_failing_tests_are_named() -> None:
 @pytest.mark.parametrize(
     "line", ["\n", "ok 1 - a\n", "{\n", "--- \n", "Tests: \n", "<testsuite\n", "  ● \n"]
 )
-def test_a_mebibyte_of_noise_is_read_to_its_end(line: str) -> None:
-    assert readers.read(line * (1024 * 1024 // len(line))) is None
+def test_noise_is_read_to_its_end(line: str) -> None:
+    assert readers.read(line * (200_000 // len(line))) is None

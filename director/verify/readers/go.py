@@ -35,7 +35,7 @@ class _Package:
 def read(text: str) -> Summary | None:
     """Add up the packages of an output."""
     lines = text.split("\n")
-    events = [event for line in lines if line.startswith("{") and (event := _event(line))]
+    events = [event for line in lines if line.startswith('{"') and (event := _event(line))]
     return _of_events(events, lines) if events else _of_lines(lines)
 
 
@@ -93,9 +93,10 @@ def _leaves(tests: dict[str, str]) -> dict[str, str]:
     """Leave out a test whose subtests are counted, unless it failed without one of them."""
     inner: dict[str, set[str]] = {}
     for test, outcome in tests.items():
-        while "/" in test:
-            test = test.rpartition("/")[0]
-            inner.setdefault(test, set()).add(outcome)
+        parent = test.rpartition("/")[0]
+        while parent:
+            inner.setdefault(parent, set()).add(outcome)
+            parent = parent.rpartition("/")[0]
     return {
         test: outcome
         for test, outcome in tests.items()

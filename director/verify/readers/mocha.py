@@ -5,6 +5,9 @@ from director.verify.readers.summary import NAMES, Summary, added, named
 
 _PASSING = whole_line(r" *(\d+) passing \([\d.]+(?:ms|s|m|h)\)")
 _OTHERS = whole_line(r" *(\d+) (pending|failing)")
+_TITLES = 20
+"""Lines that a failure's nested titles may take."""
+
 _TITLE = whole_line(r" +\d+\) (.+)")
 
 
@@ -31,7 +34,12 @@ def _names(lines: list[str], at: int) -> list[str]:
     while at < len(lines) and len(names) < NAMES and " passing (" not in lines[at]:
         title = _TITLE(lines[at]) if lines[at].startswith("  ") else None
         titles = [title[0]] if title else []
-        while titles and not titles[-1].endswith(":") and at + 1 < len(lines) and len(titles) < 20:
+        while (
+            titles
+            and not titles[-1].endswith(":")
+            and at + 1 < len(lines)
+            and len(titles) < _TITLES
+        ):
             at += 1
             titles.append(lines[at].strip())
         if titles and titles[-1].endswith(":"):

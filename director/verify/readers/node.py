@@ -1,4 +1,4 @@
-"""Reads node's own test runner, reporters `spec` (`ℹ tests 4`) and `tap` (`# tests 4`)."""
+"""Reads node's own test runner, reporters `spec` and `tap` (`# tests 4`, `# pass 2`, …)."""
 
 from director.verify.patterns import whole_line
 from director.verify.readers import tap

@@ -1,0 +1,33 @@
+"""Serve the API: `python -m director.api`, with its settings from `DIRECTOR_*`."""
+
+import sys
+
+import uvicorn
+
+from director.api.app import create_app
+from director.logs import set_up_logs
+from director.settings import SettingsError, read_settings
+
+
+def main() -> None:
+    """Read the settings and serve until a signal comes."""
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        sys.exit(f"director: {error}")
+    set_up_logs(settings.log_format)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws_ping_interval=20,
+        ws_max_size=1024 * 1024,
+        timeout_graceful_shutdown=5,
+    )
+
+
+if __name__ == "__main__":
+    main()

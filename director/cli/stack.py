@@ -1,0 +1,221 @@
+"""Temporal's dev server, the API and a worker as one process tree on this machine."""
+
+import ctypes
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import httpx
+
+Say = Callable[[str], None]
+
+_START_SECONDS = 60
+_STOP_SECONDS = 45
+_PR_SET_PDEATHSIG = 1
+
+
+class StackError(Exception):
+    """A part does not start or has ended; the message says which, and shows its last lines."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where the parts listen, all on 127.0.0.1."""
+
+    api: int = 8000
+    temporal: int = 7233
+    ui: int = 8233
+
+    def free(self, say: Say) -> "Ports":
+        """These ports, each replaced by a free one where somebody else has it, and say so."""
+        found: dict[str, int] = {}
+        for name in ("api", "temporal", "ui"):
+            port = getattr(self, name)
+            if _taken(port) or port in found.values():
+                found[name] = _any_port(set(found.values()))
+                say(f"port {port} is taken by another program; {name} uses {found[name]}")
+            else:
+                found[name] = port
+        return replace(self, **found)
+
+
+class Stack:
+    """Starts the parts, watches them, and stops them in the order in which none misses another.
+
+    The parts die with this process, also when it is killed: what they do is durable."""
+
+    def __init__(self, home: Path, ports: Ports, environ: dict[str, str]) -> None:
+        self.home, self.ports = home, ports
+        self._environ = environ
+        self._parts: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def api(self) -> str:
+        """The address of the API."""
+        return f"http://127.0.0.1:{self.ports.api}"
+
+    @property
+    def ui(self) -> str:
+        """The address of the Temporal UI."""
+        return f"http://127.0.0.1:{self.ports.ui}"
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start all parts and wait until the API says that it is ready. Raises StackError."""
+        (self.home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.home.chmod(0o700)
+        for name in ("temporal", "api", "worker"):
+            self.begin(name)
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.ready():
+            self.check()
+            if time.monotonic() > deadline:
+                raise StackError(f"not ready after {_START_SECONDS} s\n{self._ends()}")
+            time.sleep(0.1)
+
+    def begin(self, name: str) -> None:
+        """Start one part; its output goes to `logs/NAME.log` in the home."""
+        environ = {**os.environ, **self._environ, **self._settings()}
+        with self._log(name).open("ab") as log:
+            self._parts[name] = subprocess.Popen(  # noqa: PLW1509 - dies with us, see below
+                self._command(name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    def pid(self, name: str) -> int:
+        """The process of a part."""
+        return self._parts[name].pid
+
+    def check(self) -> None:
+        """Raise StackError if a part has ended."""
+        for name, process in self._parts.items():
+            if (code := process.poll()) is not None:
+                raise StackError(f"{name} ended with {code}\n{_end(self._log(name))}")
+
+    def ready(self) -> bool:
+        """Whether database, Temporal and a worker answer."""
+        try:
+            return httpx.get(f"{self.api}/readyz", timeout=5).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def stop(self) -> None:
+        """Stop worker, API and Temporal, in this order; what runs in sandboxes goes on."""
+        for name in ("worker", "api", "temporal"):
+            if (process := self._parts.pop(name, None)) is not None:
+                _stop(process)
+
+    def _command(self, name: str) -> list[str]:
+        if name == "api":
+            return [sys.executable, "-m", "director.api"]
+        if name == "worker":
+            return [sys.executable, "-m", "director.worker"]
+        return temporal_command(self.home / "temporal.db", self.ports.temporal, self.ports.ui)
+
+    def _settings(self) -> dict[str, str]:
+        return {
+            "DIRECTOR_HOME": str(self.home),
+            "DIRECTOR_PORT": str(self.ports.api),
+            "DIRECTOR_TEMPORAL_ADDRESS": f"127.0.0.1:{self.ports.temporal}",
+            "DIRECTOR_TEMPORAL_UI_ADDRESS": self.ui,
+        }
+
+    def _log(self, name: str) -> Path:
+        return self.home / "logs" / f"{name}.log"
+
+    def _ends(self) -> str:
+        return "\n".join(f"{name}: {_end(self._log(name))}" for name in self._parts)
+
+
+def temporal_command(database: Path, port: int, ui_port: int | None) -> list[str]:
+    """The dev server as Director needs it: on disk, and without the rate limits that make an
+    idle server wait 50 ms at each hop."""
+    command = [str(Path(sys.executable).with_name("temporal")), "server", "start-dev"]
+    command += ["--ip", "127.0.0.1", "--port", str(port), "--db-filename", str(database)]
+    command += ["--headless"] if ui_port is None else ["--ui-port", str(ui_port)]
+    command += ["--log-level", "warn"]
+    for pragma in ("journal_mode=wal", "synchronous=2"):
+        command += ["--sqlite-pragma", pragma]
+    for value in DYNAMIC_CONFIG:
+        command += ["--dynamic-config-value", value]
+    return command
+
+
+DYNAMIC_CONFIG = (
+    "history.transferProcessorMaxPollRPS=2000",
+    "history.timerProcessorMaxPollRPS=2000",
+    "history.visibilityProcessorMaxPollRPS=2000",
+    "matching.enableFairness=true",
+    "system.forceSearchAttributesCacheRefreshOnRead=true",
+)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _taken(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+def _any_port(but: set[int]) -> int:
+    """A free port below the ephemeral range, so that no connection takes it meanwhile."""
+    while True:
+        port = 20_000 + secrets.randbelow(10_000)
+        if port not in but and not _taken(port):
+            return port
+
+
+def _end(log: Path) -> str:
+    with log.open("rb") as file:
+        return _tail(file)
+
+
+def _tail(file: IO[bytes]) -> str:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - 3000))
+    return file.read().decode(errors="replace").strip()

@@ -1,0 +1,209 @@
+"""The worker's root: from settings to Temporal Workers that serve runs on this host."""
+
+import asyncio
+import hashlib
+import os
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import docker
+import structlog
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from director.activities.checkpoints import Checkpoints
+from director.activities.executes import Executes
+from director.activities.reconcile import ReconcileActivities
+from director.activities.runs import RunActivities
+from director.activities.sandboxes import Sandboxes
+from director.activities.steps import StepActivities
+from director.activities.telling import teller
+from director.activities.verifies import Verifies
+from director.blobs.store import LocalBlobs
+from director.cli.image import aliases, ensure_image
+from director.domain import names
+from director.logs import set_up_logs
+from director.sandbox.docker import DockerRuntime
+from director.sandbox.runtime import SandboxRuntime
+from director.settings import Settings, SettingsError, read_settings
+from director.store.engine import Store
+from director.temporal.client import connect, prepare_namespace
+from director.workflows.registry import WORKFLOWS
+
+log = structlog.get_logger()
+
+_GRACE = timedelta(seconds=30)
+_CONTROL_SLOTS = 8
+
+
+class WorkerHost:
+    """The Temporal Workers of one host, built from their parts."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: Store,
+        blobs: LocalBlobs,
+        runtime: SandboxRuntime,
+        *,
+        host_id: str,
+        image: str,
+        places: int,
+    ) -> None:
+        self._client, self._host_id, self._places = client, host_id, places
+        sandboxes = Sandboxes(store, blobs, runtime, host_id, image)
+        tell = teller(client, asyncio.get_running_loop())
+        self._steps = StepActivities(
+            store, Executes(sandboxes, tell), Verifies(sandboxes), Checkpoints(sandboxes)
+        )
+        self._runs = RunActivities(store, sandboxes)
+        self._reconcile = ReconcileActivities(store, client, sandboxes)
+
+    async def run(self, stopped: asyncio.Event) -> None:
+        """Serve until stopped, then let every activity go on elsewhere or later."""
+        threads = ThreadPoolExecutor(2 * self._places + 2 * _CONTROL_SLOTS)
+        async with AsyncExitStack() as stack:
+            for worker in self._workers(threads):
+                await stack.enter_async_context(worker)
+            await self._ensure_reconcile()
+            log.info("worker serves", host=self._host_id, places=self._places)
+            await stopped.wait()
+            log.info("worker stops; commands in sandboxes go on")
+        threads.shutdown()
+
+    def _workers(self, threads: ThreadPoolExecutor) -> list[Worker]:
+        steps, settle = [self._steps.run_step], [self._runs.settle]
+        notes = [self._runs.record_status, self._runs.record_progress, self._reconcile.reconcile]
+        return [
+            self._worker(names.WORKFLOW_QUEUE, threads, [*settle, *notes], _CONTROL_SLOTS, True),
+            self._worker(names.SANDBOX_QUEUE, threads, steps, self._places),
+            self._worker(names.host_queue(self._host_id), threads, steps, self._places),
+            self._worker(names.control_queue(self._host_id), threads, settle, _CONTROL_SLOTS),
+        ]
+
+    def _worker(
+        self,
+        queue: str,
+        threads: ThreadPoolExecutor,
+        activities: list,  # type: ignore[type-arg]
+        slots: int,
+        workflows: bool = False,
+    ) -> Worker:
+        return Worker(
+            self._client,
+            task_queue=queue,
+            activities=activities,
+            workflows=WORKFLOWS if workflows else [],
+            activity_executor=threads,
+            max_concurrent_activities=slots,
+            workflow_runner=SandboxedWorkflowRunner(
+                restrictions=SandboxRestrictions.default.with_passthrough_modules("director")
+            ),
+            workflow_failure_exception_types=[Exception],
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+            max_heartbeat_throttle_interval=timedelta(seconds=1),
+            graceful_shutdown_timeout=_GRACE,
+        )
+
+    async def _ensure_reconcile(self) -> None:
+        await self._client.start_workflow(
+            names.RECONCILE_WORKFLOW,
+            id=names.RECONCILE_ID,
+            task_queue=names.WORKFLOW_QUEUE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            static_summary="keeps rows and executions together",
+        )
+
+
+async def serve(settings: Settings) -> None:
+    """Connect to everything, serve until SIGTERM or SIGINT."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    client = await _connected(settings)
+    store = Store(settings.database_url)
+    store.create_tables()
+    engine = docker.from_env(timeout=120)
+    image = settings.sandbox_image or ensure_image(engine, log.info)
+    runtime = DockerRuntime(
+        engine,
+        settings.home,
+        installation_id(settings.home),
+        aliases(image, settings.image_aliases),
+    )
+    host = WorkerHost(
+        client,
+        store,
+        LocalBlobs(settings.home / "blobs"),
+        runtime,
+        host_id=host_id(settings.home, engine),
+        image=image,
+        places=settings.places,
+    )
+    await host.run(stopped)
+    store.close()
+
+
+async def _connected(settings: Settings) -> Client:
+    """Connect and prepare the namespace, as often as it takes."""
+    while True:
+        try:
+            client = await connect(
+                settings.temporal_address,
+                settings.temporal_namespace,
+                tls=settings.temporal_tls,
+                api_key=settings.temporal_api_key,
+                lazy=False,
+            )
+            await prepare_namespace(client)
+        except (RPCError, RuntimeError, OSError) as error:
+            log.warning("Temporal is not ready", address=settings.temporal_address, why=str(error))
+            await asyncio.sleep(1)
+        else:
+            return client
+
+
+def installation_id(home: Path) -> str:
+    """Which containers are ours: a marker in the home folder, made once."""
+    path = home / "installation"
+    if not path.exists():
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.write_text(uuid4().hex[:16] + "\n")
+    return path.read_text().strip()
+
+
+def host_id(home: Path, engine: docker.DockerClient) -> str:
+    """The host: its engine and its home folder, so that a restarted worker is the same host."""
+    seen = f"{engine.info()['ID']} {installation_id(home)}"
+    return hashlib.sha256(seen.encode()).hexdigest()[:12]
+
+
+def main() -> None:
+    """Run the worker; the process ends at once after its work, since the interpreter may crash
+    when it takes down the SDK's threads."""
+    try:
+        settings = read_settings()
+        set_up_logs(settings.log_format)
+        asyncio.run(serve(settings))
+        code = 0
+    except SettingsError as error:
+        sys.stderr.write(f"director: {error}\n")
+        code = 2
+    except Exception:
+        log.exception("worker failed")
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

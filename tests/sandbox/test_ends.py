@@ -1,0 +1,146 @@
+"""How commands end that do not end by themselves, and who dies with them."""
+
+import pytest
+
+from director.domain.sandboxes import Cause
+
+pytestmark = pytest.mark.docker
+
+
+def test_a_time_out_kills_the_whole_process_group(run, processes, sandbox):
+    outcome = run(sandbox, "sleep 71 & sh -c 'sleep 72' & sleep 73", timeout_ms=300)
+    assert outcome.cause is Cause.TIMEOUT
+    assert outcome.code != 0
+    assert not [line for line in processes(sandbox) if "sleep" in line]
+
+
+def test_a_time_out_kills_children_that_left_the_group(run, processes, sandbox):
+    outcome = run(
+        sandbox, "setsid sleep 71 & setsid sh -c 'setsid sleep 72' & sleep 73", timeout_ms=300
+    )
+    assert outcome.cause is Cause.TIMEOUT
+    assert not [line for line in processes(sandbox) if "sleep" in line]
+
+
+def test_a_command_may_clean_up_when_its_time_is_over(run, sandbox):
+    script = "trap 'echo cleaned; exit 5' TERM; while :; do sleep 0.01; done"
+    outcome = run(sandbox, script, timeout_ms=300)
+    assert (outcome.cause, outcome.code, outcome.stdout) == (Cause.TIMEOUT, 5, b"cleaned\n")
+
+
+def test_a_child_may_clean_up_after_its_parent_died_of_the_time_out(run, sandbox):
+    child = "trap 'sleep 0.1; echo cleaned; exit' TERM; while :; do sleep 0.01; done"
+    outcome = run(sandbox, f'sh -c "{child}" & wait', timeout_ms=300)
+    assert (outcome.cause, outcome.stdout) == (Cause.TIMEOUT, b"cleaned\n")
+
+
+def test_a_command_that_ignores_term_is_killed(run, processes, sandbox):
+    outcome = run(sandbox, "trap '' TERM; while :; do sleep 0.01; done", timeout_ms=200)
+    assert (outcome.cause, outcome.code) == (Cause.TIMEOUT, 137)
+    assert outcome.result.duration_ms >= 700  # the grace was given
+    assert not [line for line in processes(sandbox) if "while" in line]
+
+
+def test_a_kill_ends_the_command_and_all_it_started(start, ended, until, processes, sandbox):
+    execution = start(sandbox, "setsid sleep 71 & sleep 72 & echo up; sleep 73")
+    until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
+    execution.kill()
+    execution.kill()
+    assert (ended(execution).cause, ended(execution).code) == (Cause.KILLED, 137)
+    assert not [line for line in processes(sandbox) if "sleep" in line]
+
+
+def test_a_kill_right_after_the_start_is_not_lost(start, ended, sandbox):
+    for _ in range(20):
+        execution = start(sandbox, ["sleep", "70"])
+        execution.kill()
+        assert ended(execution).cause is Cause.KILLED
+
+
+def test_a_kill_after_the_end_kills_what_was_left_behind(start, ended, until, processes, sandbox):
+    execution = start(sandbox, "sleep 71 >/dev/null 2>&1 & setsid sleep 72 & echo ok")
+    assert ended(execution).cause is Cause.EXIT
+    execution.kill()
+    until(lambda: not [p for p in processes(sandbox) if "sleep" in p], "both are dead")
+    assert execution.wait(0).cause is Cause.EXIT
+
+
+def test_a_command_without_memory_ends_with_oom(runtime, make, run):
+    sandbox = make(memory_mib=32)
+    outcome = run(sandbox, ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"])
+    assert (outcome.cause, outcome.code) == (Cause.OOM, 137)
+    assert run(sandbox, "exit 0").code == 0
+    runtime.remove(sandbox)
+
+
+def test_a_kill_of_itself_is_no_oom(run, shared):
+    assert run(shared, "kill -9 $$").cause is Cause.EXIT
+
+
+def test_a_command_that_forks_without_end_cannot_stop_the_supervisor(runtime, make, run):
+    sandbox = make(max_processes=20)
+    outcome = run(
+        sandbox, "for n in $(seq 300); do sleep 70 & done; echo all", timeout_ms=500
+    )
+    assert b"all" not in outcome.stdout
+    assert run(sandbox, "exit 7").code == 7
+    runtime.remove(sandbox)
+
+
+def test_a_command_whose_container_is_removed_is_lost(engine, start, ended, until, sandbox):
+    execution = start(sandbox, "echo up; sleep 70")
+    until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
+    engine.api.remove_container(f"director-{sandbox}", force=True)
+    outcome = ended(execution)
+    assert (outcome.cause, outcome.stdout) == (Cause.LOST, b"up\n")
+
+
+def test_a_command_for_a_dead_container_is_lost_and_never_runs(
+    engine, start, ended, run, runtime, make
+):
+    sandbox = make()
+    engine.api.kill(f"director-{sandbox}")
+    assert ended(start(sandbox, "touch ran")).cause is Cause.LOST
+    make(id=sandbox)
+    assert run(sandbox, "ls").stdout == b""
+    runtime.remove(sandbox)
+
+
+def test_a_sandbox_that_was_stopped_starts_again_and_tells_what_was_lost(
+    engine, runtime, make, start, ended, run, until, command
+):
+    sandbox = make()
+    run(sandbox, "echo kept > file")
+    running = command("echo once >> runs; echo up; sleep 70")
+    execution = runtime.run(sandbox, running)
+    until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
+    engine.api.stop(f"director-{sandbox}", timeout=5)
+    make(id=sandbox)
+    again = ended(runtime.run(sandbox, running))
+    assert (again.cause, again.stdout) == (Cause.LOST, b"up\n")
+    assert run(sandbox, "cat file runs").stdout == b"kept\nonce\n"
+    runtime.remove(sandbox)
+
+
+def test_killing_everything_inside_loses_the_command_but_not_the_host(run, make, runtime):
+    sandbox = make()
+    assert run(sandbox, "kill -9 -1; sleep 70").cause is Cause.LOST
+    make(id=sandbox)
+    assert run(sandbox, "exit 0").code == 0
+    runtime.remove(sandbox)
+
+
+def test_a_result_cannot_be_changed_by_what_comes_later(runtime, command, ended, run, sandbox):
+    first = command("echo real")
+    ended(runtime.run(sandbox, first))
+    run(sandbox, f"echo 'exit 0 1 99 99' > /director/claims/{first.id}/exit")
+    assert runtime.run(sandbox, first).wait(0).stdout_bytes == 5
+
+
+def test_output_that_became_a_link_is_not_followed(runtime, command, ended, run, sandbox):
+    first = command("echo real")
+    execution = runtime.run(sandbox, first)
+    ended(execution)
+    run(sandbox, f"cd /director/claims/{first.id}; rm stdout; ln -s /etc/shadow stdout")
+    with pytest.raises(Exception, match="replaced from inside"):
+        execution.read("stdout", 0, 100)

@@ -1,0 +1,181 @@
+"""Making, adopting and removing sandboxes, also when only a half of one is there."""
+
+import subprocess
+import threading
+import uuid
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from director.domain.sandboxes import Command, SandboxSpec
+from director.sandbox.docker import DockerRuntime
+from director.sandbox.runtime import SandboxError, SandboxNotFoundError
+from director.sandbox.tools import install_tools, is_static
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def spec(image):
+    return SandboxSpec(id=f"sbx_{uuid.uuid4().hex[:16]}", image=image, owner_id="run_7")
+
+
+@pytest.fixture
+def cleared(runtime, spec):
+    """A spec whose sandbox is removed in the end."""
+    yield spec
+    runtime.remove(spec.id)
+
+
+def traces(engine, home, sandbox_id):
+    containers = engine.api.containers(
+        all=True, filters={"label": f"director.sandbox={sandbox_id}"}
+    )
+    return containers, [path.name for path in (home / "sandboxes").glob(f"*{sandbox_id}*")]
+
+
+def test_a_second_create_adopts_the_first(runtime, cleared, image):
+    first, second = runtime.create(cleared), runtime.create(cleared)
+    assert (first.created, second.created) == (True, False)
+    assert first.resolved_image == second.resolved_image
+    assert first.resolved_image.startswith(f"{image}@sha256:")
+
+
+def test_many_creates_at_once_make_one_container(runtime, cleared, engine, home):
+    made = []
+    threads = [
+        threading.Thread(target=lambda: made.append(runtime.create(cleared).created))
+        for _ in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False] * 4 + [True]
+    assert len(traces(engine, home, cleared.id)[0]) == 1
+
+
+def test_an_alias_gives_the_image_and_says_so(runtime, cleared, image):
+    asked = cleared.model_copy(update={"image": "node:22-alpine"})
+    info = runtime.create(asked)
+    assert info.image == "node:22-alpine"
+    assert info.resolved_image.startswith(f"{image}@sha256:")
+
+
+@pytest.mark.parametrize("name", ["nowhere:1", f"127.0.0.1:9/director/{uuid.uuid4().hex}:1"])
+def test_an_image_that_cannot_be_had_names_the_way_out(runtime, spec, engine, home, name):
+    with pytest.raises(SandboxError, match="docker load") as error:
+        runtime.create(spec.model_copy(update={"image": name}))
+    assert name in error.value.message
+    assert "node:22-alpine -> " in error.value.message
+    assert not error.value.retryable
+    assert traces(engine, home, spec.id) == ([], [])
+
+
+def test_a_name_that_is_no_image_is_refused(runtime, spec):
+    with pytest.raises(SandboxError, match=r"image|reference"):
+        runtime.create(spec.model_copy(update={"image": "Not An Image"}))
+
+
+def test_a_limit_that_makes_no_sense_is_refused(runtime, spec):
+    with pytest.raises(SandboxError, match="at least"):
+        runtime.create(spec.model_copy(update={"memory_mib": 1}))
+
+
+def test_a_container_that_was_made_but_not_started_is_started(runtime, cleared, engine, run):
+    runtime.create(cleared)
+    engine.api.stop(f"director-{cleared.id}", timeout=5)
+    assert not runtime.create(cleared).created
+    assert run(cleared.id, "exit 3").code == 3
+
+
+def test_a_frozen_sandbox_is_thawed(runtime, cleared, engine, run):
+    runtime.create(cleared)
+    engine.api.pause(f"director-{cleared.id}")
+    assert not runtime.create(cleared).created
+    assert run(cleared.id, "exit 3").code == 3
+
+
+def test_a_container_without_its_files_is_made_anew(runtime, cleared, home, run):
+    runtime.create(cleared)
+    subprocess.run(["rm", "-rf", home / "sandboxes" / cleared.id], check=True)
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "exit 3").code == 3
+
+
+def test_files_without_their_container_keep_the_workspace(runtime, cleared, engine, run):
+    runtime.create(cleared)
+    run(cleared.id, "echo kept > file")
+    engine.api.remove_container(f"director-{cleared.id}", force=True)
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "cat file").stdout == b"kept\n"
+
+
+def test_remove_leaves_nothing(runtime, spec, engine, home, run):
+    runtime.create(spec)
+    run(spec.id, "mkdir -p shut/in; touch shut/in/x; chmod 000 shut/in shut; sleep 70 &")
+    run(spec.id, "i=0; while [ $i -lt 3000 ]; do mkdir d && cd d; i=$((i+1)); done")
+    runtime.remove(spec.id)
+    assert traces(engine, home, spec.id) == ([], [])
+    runtime.remove(spec.id)
+    with pytest.raises(SandboxNotFoundError):
+        runtime.workspace(spec.id)
+
+
+@pytest.mark.parametrize("half", ["container", "files"])
+def test_remove_works_when_only_one_half_is_there(runtime, spec, engine, home, half):
+    runtime.create(spec)
+    if half == "files":
+        engine.api.remove_container(f"director-{spec.id}", force=True)
+    else:
+        subprocess.run(["rm", "-rf", home / "sandboxes" / spec.id], check=True)
+    assert (spec.id, "run_7") in runtime.sandboxes()
+    runtime.remove(spec.id)
+    assert traces(engine, home, spec.id) == ([], [])
+    assert spec.id not in dict(runtime.sandboxes())
+
+
+def test_a_command_whose_sandbox_is_removed_ends(runtime, spec, start):
+    runtime.create(spec)
+    execution = start(spec.id, "sleep 70")
+    runtime.remove(spec.id)
+    assert execution.wait(10).cause == "lost"
+    assert execution.read("stdout", 0, 10) == b""
+    execution.kill()
+
+
+def test_another_installations_sandbox_is_neither_seen_nor_touched(
+    runtime, cleared, engine, tmp_path, image
+):
+    runtime.create(cleared)
+    other = DockerRuntime(engine, tmp_path, "another", {})
+    assert other.sandboxes() == []
+    for touch in (lambda: other.create(cleared), lambda: other.remove(cleared.id)):
+        with pytest.raises(SandboxError, match="another installation"):
+            touch()
+    assert engine.api.inspect_container(f"director-{cleared.id}")["State"]["Running"]
+
+
+def test_an_engine_that_does_not_answer_is_worth_a_retry(tmp_path, spec):
+    client = docker.DockerClient(base_url=f"unix://{tmp_path}/none.sock", version="1.41")
+    runtime = DockerRuntime(client, tmp_path, "none", {})
+    with pytest.raises(SandboxError) as error:
+        runtime.create(spec)
+    assert error.value.retryable
+    client.close()
+
+
+def test_the_tools_are_kept_when_the_host_loses_them(tmp_path):
+    install_tools(tmp_path)
+    assert is_static(tmp_path / "busybox")
+    assert (tmp_path / "supervisor.sh").read_text().startswith("# Runs a sandbox's commands")
+
+
+def test_a_removed_container_is_really_gone(runtime, spec, engine, command):
+    runtime.create(spec)
+    runtime.remove(spec.id)
+    with pytest.raises(NotFound):
+        engine.api.inspect_container(f"director-{spec.id}")
+    with pytest.raises(SandboxNotFoundError):
+        runtime.run(spec.id, Command(id="x", argv=["true"], timeout_ms=1000))
