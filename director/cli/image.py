@@ -33,13 +33,7 @@ python3 python3-pip python3-venv python-is-python3 sed tar tzdata unzip util-lin
 
 IMAGE_ALIASES = (
     *("node", "node:*", "python", "python:3", "python:3.*", "python:3-*"),
-    *(
-        "python:slim*",
-        "python:latest",
-        "python:alpine*",
-        "python:bookworm",
-        "python:trixie",
-    ),
+    *("python:slim*", "python:alpine*", "python:latest", "python:bookworm"),
     *("debian", "debian:*", "ubuntu", "ubuntu:*", "alpine", "alpine:*"),
 )
 """Images that the default image stands in for, by name or by pattern of `fnmatch`."""

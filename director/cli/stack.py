@@ -100,7 +100,7 @@ class Stack:
     def begin(self, name: str) -> None:
         """Start one part; its output goes to `logs/NAME.log` in the home."""
         environ = {**os.environ, **self._environ, **self._settings()}
-        with self._log(name).open("ab") as log:
+        with self.log(name).open("ab") as log:
             self._parts[name] = subprocess.Popen(  # noqa: PLW1509 - dies with us, see below
                 self._command(name),
                 stdin=subprocess.DEVNULL,
@@ -115,11 +115,15 @@ class Stack:
         """The process of a part."""
         return self._parts[name].pid
 
+    def ended(self) -> list[str]:
+        """The parts that have ended although nobody stopped them."""
+        return [name for name, process in self._parts.items() if process.poll() is not None]
+
     def check(self) -> None:
         """Raise StackError if a part has ended."""
-        for name, process in self._parts.items():
-            if (code := process.poll()) is not None:
-                raise StackError(f"{name} ended with {code}\n{_end(self._log(name))}")
+        for name in self.ended():
+            code = self._parts[name].returncode
+            raise StackError(f"{name} ended with {code}\n{_end(self.log(name))}")
 
     def ready(self) -> bool:
         """Whether database, Temporal and a worker answer."""
@@ -149,11 +153,12 @@ class Stack:
             "DIRECTOR_TEMPORAL_UI_ADDRESS": self.ui,
         }
 
-    def _log(self, name: str) -> Path:
+    def log(self, name: str) -> Path:
+        """Where a part writes what it has to say."""
         return self.home / "logs" / f"{name}.log"
 
     def _ends(self) -> str:
-        return "\n".join(f"{name}: {_end(self._log(name))}" for name in self._parts)
+        return "\n".join(f"{name}: {_end(self.log(name))}" for name in self._parts)
 
 
 def temporal_command(database: Path, port: int, ui_port: int | None) -> list[str]:

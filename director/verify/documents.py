@@ -5,7 +5,6 @@ from typing import Any
 
 from director.domain.criteria import parse_pointer
 
-
 _SHOWN = 200
 
 

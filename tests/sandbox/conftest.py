@@ -1,4 +1,4 @@
-"""A real engine and a small image, made from this host's busybox and bash, for the sandbox floor."""
+"""A real engine, and a small image made from this host's busybox and bash."""
 
 import io
 import os

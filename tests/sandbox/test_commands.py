@@ -1,5 +1,7 @@
 """What a command is given, and what comes back."""
 
+from pathlib import Path
+
 import pytest
 
 from director.domain.sandboxes import Cause
@@ -17,8 +19,7 @@ def test_stdout_and_stderr_come_apart(run, shared):
 
 def test_binary_output_is_byte_exact(run, runtime, sandbox):
     content = bytes(range(256)) * 1000
-    with open(runtime.workspace(sandbox).path() + "/binary", "wb") as file:
-        file.write(content)
+    Path(runtime.workspace(sandbox).path(), "binary").write_bytes(content)
     outcome = run(sandbox, "cat binary; cat binary >&2")
     assert outcome.stdout == content
     assert outcome.stderr == content
@@ -127,7 +128,9 @@ def test_a_large_context_is_a_file(run, shared):
 
 
 def test_the_standard_streams_can_be_opened_again(run, shared):
-    outcome = run(shared, "echo out > /dev/stdout; echo err > /dev/stderr; echo x > /proc/self/fd/2")
+    outcome = run(
+        shared, "echo out > /dev/stdout; echo err > /dev/stderr; echo x > /proc/self/fd/2"
+    )
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, b"out\n", b"err\nx\n")
 
 

@@ -79,9 +79,7 @@ def test_a_kill_of_itself_is_no_oom(run, shared):
 
 def test_a_command_that_forks_without_end_cannot_stop_the_supervisor(runtime, make, run):
     sandbox = make(max_processes=20)
-    outcome = run(
-        sandbox, "for n in $(seq 300); do sleep 70 & done; echo all", timeout_ms=500
-    )
+    outcome = run(sandbox, "for n in $(seq 300); do sleep 70 & done; echo all", timeout_ms=500)
     assert b"all" not in outcome.stdout
     assert run(sandbox, "exit 7").code == 7
     runtime.remove(sandbox)

@@ -65,6 +65,7 @@ def test_other_users_of_the_host_cannot_look_into_a_sandbox(home, shared):
     assert (home / "sandboxes").stat().st_mode & 0o077 == 0
     entry = subprocess.run(
         ["find", home / "sandboxes" / shared / "spool" / "inbox", "-type", "f", "-perm", "/007"],
-        check=True, capture_output=True,
+        check=True,
+        capture_output=True,
     )
     assert entry.stdout == b""

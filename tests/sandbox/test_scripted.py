@@ -58,10 +58,17 @@ def test_a_long_command_can_be_ended(sandboxed, end):
     runtime = sandboxed(lambda _: Outcome(until=threading.Event(), files={"a": b""}))
     execution = runtime.run("sbx_1", command(timeout_ms=20 if end == "timeout" else 20_000))
     if end != "timeout":
-        {"kill": execution.kill, "lose": lambda: runtime.lose("sbx_1"),
-         "remove": lambda: runtime.remove("sbx_1")}[end]()
-    causes = {"kill": Cause.KILLED, "timeout": Cause.TIMEOUT, "lose": Cause.LOST,
-              "remove": Cause.KILLED}
+        {
+            "kill": execution.kill,
+            "lose": lambda: runtime.lose("sbx_1"),
+            "remove": lambda: runtime.remove("sbx_1"),
+        }[end]()
+    causes = {
+        "kill": Cause.KILLED,
+        "timeout": Cause.TIMEOUT,
+        "lose": Cause.LOST,
+        "remove": Cause.KILLED,
+    }
     assert execution.wait(5).cause is causes[end]
     assert execution.wait(0).exit_code == 137
 

@@ -349,3 +349,11 @@ def test_at_most_twenty_failing_tests_are_named() -> None:
 )
 def test_noise_is_read_to_its_end(line: str) -> None:
     assert readers.read(line * (200_000 // len(line))) is None
+
+
+def test_a_go_test_with_endless_subtests_is_read_in_linear_space() -> None:
+    name = "a/" * 100_000
+    text = f'{{"Action":"pass","Package":"p","Test":"{name}"}}\n{{"Action":"pass","Package":"p"}}'
+    summary = readers.read(text)
+    assert summary is not None
+    assert summary.passed == 1

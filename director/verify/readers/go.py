@@ -93,10 +93,7 @@ def _leaves(tests: dict[str, str]) -> dict[str, str]:
     """Leave out a test whose subtests are counted, unless it failed without one of them."""
     inner: dict[str, set[str]] = {}
     for test, outcome in tests.items():
-        parent = test.rpartition("/")[0]
-        while parent:
-            inner.setdefault(parent, set()).add(outcome)
-            parent = parent.rpartition("/")[0]
+        inner.setdefault(test.rpartition("/")[0], set()).add(outcome)
     return {
         test: outcome
         for test, outcome in tests.items()

@@ -8,6 +8,9 @@ from defusedxml.ElementTree import fromstring
 
 from director.verify.readers.summary import Summary, added, named
 
+_DECLARATION = 200
+"""Characters that an XML declaration on the same line may take."""
+
 
 class ReportError(ValueError):
     """A report that is no JUnit XML."""
@@ -44,7 +47,7 @@ def _documents(text: str) -> Iterator[str]:
         if end < 0:
             return
         at = text.find(">", end) + 1
-        before = text[text.rfind("\n", 0, start) + 1 : start].strip()
+        before = text[max(start - _DECLARATION, 0) : start].rpartition("\n")[2].strip()
         if not before or before.startswith("<?xml"):
             yield text[start:at]
 

@@ -1,0 +1,84 @@
+"""The command `director`."""
+
+from pathlib import Path
+from typing import NoReturn
+
+import typer
+
+from director import __version__
+from director.cli import demo as demonstration
+from director.cli import up as serving
+from director.cli.apt import SetUpError
+from director.cli.doctor import checks, print_doctor
+from director.cli.stack import Ports, StackError
+from director.settings import SettingsError, read_settings
+
+app = typer.Typer(
+    help="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up() -> None:
+    """Serve until Ctrl-C: Temporal, API and a worker."""
+    home, ports = _place()
+    try:
+        serving.up(home, ports, typer.echo)
+    except (SetUpError, StackError, serving.ServedAlreadyError) as error:
+        _fail(error)
+
+
+@app.command()
+def down() -> None:
+    """Stop everything of ours on this machine."""
+    home, _ = _place()
+    try:
+        serving.down(home, typer.echo)
+    except SetUpError as error:
+        _fail(error)
+
+
+@app.command()
+def demo() -> None:
+    """Run the example projects as workflows and show what happens."""
+    home, ports = _place()
+    try:
+        code = demonstration.demo(home, ports)
+    except (SetUpError, StackError) as error:
+        _fail(error)
+    raise typer.Exit(code)
+
+
+@app.command()
+def doctor() -> None:
+    """Tell what is there, what is missing, and what to do."""
+    home, ports = _place()
+    names = {"API": ports.api, "Temporal": ports.temporal, "Temporal UI": ports.ui}
+    raise typer.Exit(print_doctor(checks(home, names)))
+
+
+@app.command()
+def version() -> None:
+    """Tell the version."""
+    typer.echo(__version__)
+
+
+def _place() -> tuple[Path, Ports]:
+    try:
+        settings = read_settings()
+    except SettingsError as error:
+        _fail(error)
+    return settings.home, Ports(api=settings.port)
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.echo(f"director: {error}", err=True)
+    raise typer.Exit(1) from None
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,164 @@
+"""`director up` and `director down`: serve on this machine until told to stop."""
+
+import fcntl
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import docker
+
+from director.cli.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
+from director.cli.image import ensure_image
+from director.cli.stack import Ports, Say, Stack, StackError
+from director.worker import installation_id
+
+_CALM_SECONDS = 60
+_MOST_RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class Served:
+    """Who serves from a home, and where."""
+
+    pid: int
+    api: str
+    ui: str
+
+
+class ServedAlreadyError(Exception):
+    """Another process serves from this home."""
+
+    def __init__(self, served: Served | None) -> None:
+        where = f" at {served.api} (process {served.pid})" if served else ""
+        super().__init__(f"Director is up already{where}")
+        self.served = served
+
+
+def prepare(home: Path, say: Say) -> bool:
+    """Make sure of engine, busybox and sandbox image; tells whether the engine was started now."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = ensure_engine(home, say)
+    ensure_busybox(say)
+    ensure_image(engine.client, say)
+    engine.client.close()
+    return engine.started
+
+
+@contextmanager
+def serving(home: Path, ports: Ports, say: Say) -> Iterator[Stack]:
+    """Serve from a home while the block lasts. Raises ServedAlreadyError and StackError."""
+    with _locked(home) as lock:
+        say("Starting Temporal, API and worker …")
+        with Stack(home, ports.free(say), {}) as stack:
+            lock.write_text(json.dumps(asdict(Served(os.getpid(), stack.api, stack.ui))))
+            yield stack
+
+
+def served(home: Path) -> Served | None:
+    """Who serves from a home now, if somebody does."""
+    try:
+        with _locked(home):
+            return None
+    except ServedAlreadyError as already:
+        return already.served
+
+
+def up(home: Path, ports: Ports, say: Say) -> None:
+    """Serve until SIGINT or SIGTERM; a part that ends meanwhile is started again."""
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    prepare(home, say)
+    with serving(home, ports, say) as stack:
+        _greet(stack, say)
+        _watch(stack, stopped, say)
+        say("Stopping …")
+    _farewell(home, say)
+
+
+def down(home: Path, say: Say) -> None:
+    """Stop what serves, our sandboxes, and the engine if it was started from here."""
+    if (found := served(home)) is not None:
+        say(f"Stopping Director (process {found.pid}) …")
+        os.kill(found.pid, signal.SIGTERM)
+        while served(home) is not None:
+            time.sleep(0.1)
+    for container in _containers(home):
+        say(f"Stopping sandbox {container.name} …")
+        container.stop(timeout=10)
+    stop_engine(home, say)
+    say("Everything of ours is stopped; the data stays in " + str(home))
+
+
+def _watch(stack: Stack, stopped: threading.Event, say: Say) -> None:
+    restarts: list[float] = []
+    while not stopped.wait(0.5):
+        for name in stack.ended():
+            restarts = [at for at in restarts if at > time.monotonic() - _CALM_SECONDS]
+            restarts.append(time.monotonic())
+            if len(restarts) > _MOST_RESTARTS:
+                raise StackError(f"{name} keeps ending; its log: {stack.log(name)}")
+            say(f"{name} has ended and is started again; its log: {stack.log(name)}")
+            stack.begin(name)
+
+
+def _greet(stack: Stack, say: Say) -> None:
+    password = stack.home / "admin-password"
+    say("")
+    say(f"Director is up.  API         {stack.api}/v1   (docs: {stack.api}/docs)")
+    say(f"                 Temporal UI {stack.ui}")
+    if password.exists():
+        say(f"                 user admin, password in {password}")
+    say(f"                 logs in {stack.home / 'logs'}")
+    say("")
+    say("Log in, and look who you are:")
+    say(f"""
+  TOKEN=$(curl -s {stack.api}/v1/auth/login -H 'Content-Type: application/json' \\
+    -d "{{\\"username\\": \\"admin\\", \\"password\\": \\"$(cat {password})\\"}}" \\
+    | python3 -c 'import json, sys; print(json.load(sys.stdin)["data"]["token"])')
+  curl -s {stack.api}/v1/auth/me -H "Authorization: Bearer $TOKEN"
+""")
+    say("Ctrl-C stops serving; started again, it goes on where it was.")
+
+
+def _farewell(home: Path, say: Say) -> None:
+    running = [container for container in _containers(home) if container.status == "running"]
+    if running:
+        say(f"{len(running)} sandboxes go on running; `make up` follows them, `make down` stops them.")
+    if owns_engine(home):
+        say("The Docker engine that was started here is left running; `make down` stops it.")
+
+
+def _containers(home: Path) -> list[docker.models.containers.Container]:
+    try:
+        client = docker.from_env()
+        label = f"director.installation={installation_id(home)}"
+        return client.containers.list(all=True, filters={"label": label})
+    except docker.errors.DockerException:
+        return []
+
+
+@contextmanager
+def _locked(home: Path) -> Iterator[Path]:
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = home / "up.json"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServedAlreadyError(_read(path)) from None
+        yield path
+        path.write_text("")
+
+
+def _read(path: Path) -> Served | None:
+    try:
+        return Served(**json.loads(path.read_text()))
+    except (ValueError, TypeError):
+        return None
