@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.exc import OperationalError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -12,16 +13,20 @@ from director.activities.heartbeat import heartbeating
 from director.activities.jobs import StepDone, StepJob, load_job
 from director.activities.verifies import Verifies
 from director.domain import names
-from director.domain.errors import DeadlineError
-from director.domain.failures import StepFailure
+from director.domain.errors import DirectorError
+from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepInput, StepOutcome, StepStatus
 from director.domain.steps import CheckpointStep, ExecuteStep, VerifyStep
+from director.sandbox.runtime import SandboxError
 from director.store import steps
 from director.store.engine import Store
 from director.store.steps import Opened, StepKey
 from director.store.tables import RunRow, StepRow
 
 log = structlog.get_logger()
+
+_PASSING = (SandboxError, OperationalError, OSError, ApplicationError)
+"""What may be over at the next attempt: Temporal tries the activity again, without end."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,15 @@ class StepActivities:
                 case CheckpointStep() as step:
                     return self.checkpoints.perform(job, step)
         except StepFailure as failure:
-            timed_out = failure.code == DeadlineError.code
-            status = StepStatus.TIMED_OUT if timed_out else StepStatus.FAILED
-            return StepDone(status, {"attempt": job.key.attempt}, failure.error)
+            return _failed(job, failure)
+        except DirectorError as error:
+            return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, error.message))
+        except _PASSING:
+            raise
+        except Exception:
+            log.exception("a step could not be performed")
+            message = "a fault of Director, not of the step; the worker's log tells more"
+            return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, message))
 
     def _close(self, job: StepJob, done: StepDone, last_attempt: bool) -> StepOutcome:
         failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
@@ -89,6 +100,12 @@ class StepActivities:
             outcome = steps.outcome_of(row, run.host_id)
         log.info("step ended", status=written, code=(done.error or {}).get("code"))
         return outcome
+
+
+def _failed(job: StepJob, failure: StepFailure) -> StepDone:
+    timed_out = failure.code is FailureCode.TIMEOUT
+    status = StepStatus.TIMED_OUT if timed_out else StepStatus.FAILED
+    return StepDone(status, {"attempt": job.key.attempt}, failure.error)
 
 
 def _key(step: StepInput) -> StepKey:

@@ -13,11 +13,11 @@ from director.domain.sandboxes import (
     SandboxSpec,
 )
 from director.sandbox.containers import Container, engine_errors
-from director.sandbox.executions import SpoolExecution
+from director.sandbox.executions import SUPERVISOR_SECONDS, SpoolExecution, Terms
 from director.sandbox.folders import SandboxFolder
 from director.sandbox.images import Image, Images
 from director.sandbox.limits import Limits, container_config
-from director.sandbox.runtime import SandboxError
+from director.sandbox.runtime import SandboxError, SandboxNotFoundError
 from director.sandbox.spool import Spool
 from director.sandbox.tools import install_tools
 from director.sandbox.workspace import HostWorkspace
@@ -40,13 +40,13 @@ class DockerRuntime:
         *,
         output_limit: int = OUTPUT_LIMIT,
         term_grace_ms: int = TERM_GRACE_MS,
+        supervisor_seconds: float = SUPERVISOR_SECONDS,
     ) -> None:
         self._client = client
         self._home = home.resolve()
         self._installation = installation
         self._images = Images(client, aliases)
-        self._output_limit = output_limit
-        self._term_grace_ms = term_grace_ms
+        self._terms = Terms(output_limit, term_grace_ms, supervisor_seconds)
         self._known_limits: Limits | None = None
         install_tools(self._home / "tools")
 
@@ -68,20 +68,16 @@ class DockerRuntime:
         """Start a command, or attach to the one that has this id already."""
         folder = self._folder(sandbox_id)
         folder.require()
-        spool = Spool(folder, command.id)
-        spool.submit(
-            command,
-            keep=self._output_limit,
-            grace_ms=self._term_grace_ms,
-            processes=folder.max_processes(),
-        )
-        return SpoolExecution(
-            folder,
-            self._container(sandbox_id),
-            command,
-            keep=self._output_limit,
-            grace_ms=self._term_grace_ms,
-        )
+        try:
+            Spool(folder, command.id).submit(
+                command,
+                keep=self._terms.keep,
+                grace_ms=self._terms.grace_ms,
+                processes=folder.max_processes(),
+            )
+        except FileNotFoundError:
+            raise SandboxNotFoundError(sandbox_id) from None  # it was removed meanwhile
+        return SpoolExecution(folder, self._container(sandbox_id), command, self._terms)
 
     def workspace(self, sandbox_id: str) -> HostWorkspace:
         """The files of a sandbox. Raises SandboxNotFoundError."""

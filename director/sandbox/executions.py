@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from director.domain.sandboxes import Cause, Command, CommandResult
 from director.sandbox.containers import Container
@@ -19,6 +20,14 @@ SUPERVISOR_SECONDS = 30.0
 sandbox that tampered with its supervisor, or a host that thrashes, gets there."""
 
 
+class Terms(NamedTuple):
+    """What a runtime keeps of a command's output, and how long it waits for its end."""
+
+    keep: int
+    grace_ms: int
+    supervisor_seconds: float
+
+
 class SpoolExecution:
     """An `Execution` whose truth lies in files, so that any later process can attach to it."""
 
@@ -27,20 +36,18 @@ class SpoolExecution:
         folder: SandboxFolder,
         container: Container,
         command: Command,
-        *,
-        keep: int,
-        grace_ms: int,
+        terms: Terms,
     ) -> None:
         self._folder, self._container = folder, container
         self._spool = Spool(folder, command.id)
-        self._keep = keep
-        self._allowed = (command.timeout_ms + grace_ms) / 1000 + SUPERVISOR_SECONDS
+        self._terms = terms
+        self._allowed = (command.timeout_ms + terms.grace_ms) / 1000 + terms.supervisor_seconds
         self._result = self._spool.result()
         self._look_at = time.monotonic() + _UNCLAIMED_LOOK_SECONDS
         self._overdue_at: float | None = None
         self._kill_overdue_at: float | None = None
         if self._spool.kill_asked():
-            self._kill_overdue_at = time.monotonic() + SUPERVISOR_SECONDS
+            self._kill_overdue_at = time.monotonic() + self._terms.supervisor_seconds
 
     def wait(self, seconds: float) -> CommandResult | None:
         """Wait for the end at most so long; None while it goes on."""
@@ -55,32 +62,39 @@ class SpoolExecution:
 
     def read(self, stream: Stream, offset: int, limit: int) -> bytes:
         """Bytes that were written so far; after the end, none that came later."""
-        size = self._keep
+        size = self._terms.keep
         if self._result is not None:
             written = {"stdout": self._result.stdout_bytes, "stderr": self._result.stderr_bytes}
             size = min(size, written[stream])
-        if not self._folder.complete():
-            return b""
         return self._spool.output(stream, offset, min(limit, size - offset))
 
     def kill(self) -> None:
         """KILL the command and everything it started, also what it left behind."""
-        if not self._folder.complete():
-            return
-        self._spool.ask_to_kill()
+        try:
+            self._spool.ask_to_kill()
+        except FileNotFoundError:
+            return  # the sandbox is removed, and with it all that ran there
         if self._kill_overdue_at is None:
-            self._kill_overdue_at = time.monotonic() + SUPERVISOR_SECONDS
+            self._kill_overdue_at = time.monotonic() + self._terms.supervisor_seconds
 
     def _outcome(self) -> CommandResult | None:
-        if self._result is None and not self._folder.complete():
-            self._result = _gone()
         if self._result is None:
-            ending = self._spool.ending()
-            if ending is not None:
-                self._result = self._spool.record(self._told(ending))
-            else:
-                self._look_after()
+            try:
+                self._result = self._observe()
+            except FileNotFoundError:
+                if self._folder.complete():
+                    raise
+                self._result = _gone()
         return self._result
+
+    def _observe(self) -> CommandResult | None:
+        if not self._folder.complete():
+            return _gone()
+        ending = self._spool.ending()
+        if ending is not None:
+            return self._spool.record(self._told(ending))
+        now = time.monotonic()
+        return self._look_after(now) if now >= self._look_at else None
 
     def _told(self, ending: Ending) -> CommandResult:
         return CommandResult(
@@ -89,41 +103,36 @@ class SpoolExecution:
             duration_ms=ending.duration_ms,
             stdout_bytes=ending.stdout_bytes,
             stderr_bytes=ending.stderr_bytes,
-            truncated=max(ending.stdout_bytes, ending.stderr_bytes) > self._keep,
+            truncated=max(ending.stdout_bytes, ending.stderr_bytes) > self._terms.keep,
         )
 
     def _cut_off(self, cause: Cause) -> CommandResult:
         sizes = self._spool.size("stdout"), self._spool.size("stderr")
         return self._told(Ending(cause, _KILLED_CODE, 0, *sizes))
 
-    def _look_after(self) -> None:
+    def _look_after(self, now: float) -> CommandResult | None:
         """See now and then that somebody still works on it."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return
-        claimed = self._spool.claimed()
-        if not claimed:
+        self._look_at = now + _LOOK_SECONDS
+        if not self._spool.claimed():
             self._spool.wake("run")
         elif self._overdue_at is None:
             self._overdue_at = now + self._allowed
         if self._container.ended():
-            self._decide(self._lost)
-        elif self._kill_overdue_at is not None and now > self._kill_overdue_at:
-            self._decide(lambda: self._end(Cause.KILLED))
-        elif self._overdue_at is not None and now > self._overdue_at:
-            self._decide(lambda: self._end(Cause.TIMEOUT))
-        self._look_at = time.monotonic() + _LOOK_SECONDS
+            return self._decide(self._lost)
+        if self._kill_overdue_at is not None and now > self._kill_overdue_at:
+            return self._decide(lambda: self._end(Cause.KILLED))
+        if self._overdue_at is not None and now > self._overdue_at:
+            return self._decide(lambda: self._end(Cause.TIMEOUT))
+        return None
 
-    def _decide(self, verdict: Callable[[], CommandResult | None]) -> None:
+    def _decide(self, verdict: Callable[[], CommandResult | None]) -> CommandResult | None:
         """Pass a verdict while nobody can start the container, and no end has come meanwhile."""
         with self._folder.locked():
             if not self._folder.complete():
-                self._result = _gone()
-                return
+                return _gone()
             ending = self._spool.ending()
             result = self._told(ending) if ending else verdict()
-            if result is not None:
-                self._result = self._spool.record(result)
+            return self._spool.record(result) if result else None
 
     def _lost(self) -> CommandResult | None:
         if not self._container.ended():

@@ -171,19 +171,23 @@ class Spool:
 
     def _open(self, name: str) -> int | None:
         """Open a file of the claim, which the sandbox's user may have replaced by anything."""
-        claims = os.open(self._folder.claims, _FOLDER)
         try:
-            claim = os.open(self._id, _FOLDER, dir_fd=claims)
+            claim = self._open_claim()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise self._tampered() from error
-        finally:
-            os.close(claims)
         try:
             return self._open_regular(claim, name)
         finally:
             os.close(claim)
+
+    def _open_claim(self) -> int:
+        claims = os.open(self._folder.claims, _FOLDER)
+        try:
+            return os.open(self._id, _FOLDER, dir_fd=claims)
+        finally:
+            os.close(claims)
 
     def _open_regular(self, claim: int, name: str) -> int | None:
         try:

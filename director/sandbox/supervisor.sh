@@ -172,7 +172,8 @@ time_is_over() {
 kill_all() {
     [ -n "$group" ] && kill -KILL "-$group"
     for round in 1 2 3 4 5; do
-        found=$(grep -slzxF "DIRECTOR_EXECUTION=$id" /proc/[0-9]*/environ) || return 0
+        found=$(grep -slzxF "DIRECTOR_EXECUTION=$id" /proc/[0-9]*/environ)
+        [ -n "$found" ] || return 0
         for path in $found; do
             path=${path#/proc/}
             kill -KILL "${path%/environ}"

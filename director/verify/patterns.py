@@ -11,6 +11,10 @@ _WORK = 100_000_000
 """Instructions times characters. RE2 needs 15 ns for each at worst, so this is 1.5 s."""
 
 
+_LINE = 4_000
+"""Characters of a line that a reader looks at; int() takes no number of more than 4300 digits."""
+
+
 class PatternError(ValueError):
     """A regular expression that RE2 does not take, or that would cost too much."""
 
@@ -55,7 +59,7 @@ def whole_line(pattern: str) -> Callable[[str], tuple[str, ...] | None]:
     compiled = re2.compile(pattern)
 
     def groups(line: str) -> tuple[str, ...] | None:
-        match = compiled.fullmatch(line)
+        match = compiled.fullmatch(line) if len(line) <= _LINE else None
         return None if match is None else tuple(group or "" for group in match.groups())
 
     return groups

@@ -3,6 +3,7 @@
 import pytest
 
 from director.domain.sandboxes import Cause
+from director.sandbox.docker import DockerRuntime
 
 pytestmark = pytest.mark.docker
 
@@ -125,6 +126,30 @@ def test_killing_everything_inside_loses_the_command_but_not_the_host(run, make,
     assert run(sandbox, "kill -9 -1; sleep 70").cause is Cause.LOST
     make(id=sandbox)
     assert run(sandbox, "exit 0").code == 0
+    runtime.remove(sandbox)
+
+
+STOP_THE_WATCHERS = """
+touch ran
+for folder in /proc/[0-9]*; do
+    tr '\\0' ' ' <$folder/cmdline | grep -q 'supervisor[.]sh watch' && kill -9 ${folder#/proc/}
+done
+"""
+
+
+@pytest.mark.parametrize(("kill", "cause"), [(False, Cause.TIMEOUT), (True, Cause.KILLED)])
+def test_a_command_that_kills_its_watcher_is_ended_by_the_host(
+    engine, home, installation, command, until, make, runtime, kill, cause
+):
+    sandbox = make()
+    strict = DockerRuntime(engine, home, installation, {}, term_grace_ms=0, supervisor_seconds=0.5)
+    script = command(STOP_THE_WATCHERS + "sleep 70", timeout_ms=60_000 if kill else 200)
+    execution = strict.run(sandbox, script)
+    until(lambda: runtime.workspace(sandbox).kind("ran"), "it runs")
+    if kill:
+        execution.kill()
+    assert execution.wait(20).cause is cause
+    assert not engine.api.inspect_container(f"director-{sandbox}")["State"]["Running"]
     runtime.remove(sandbox)
 
 

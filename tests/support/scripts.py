@@ -22,7 +22,9 @@ class Gates:
 
     def script(self, argv: Sequence[str]) -> Outcome:
         """What a command of the small language does."""
-        text = argv[2] if argv[:2] == ["/bin/sh", "-c"] else shlex.join(argv)
+        if argv[:2] != ["/bin/sh", "-c"]:
+            return Outcome(stdout=shlex.join(argv).encode())
+        text = argv[2]
         said, complained, files = [], [], {}
         code, duration, gate = 0, 0.0, None
         for part in text.split(";"):

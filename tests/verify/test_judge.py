@@ -49,7 +49,7 @@ class Left:
     def glob(self, pattern: str) -> Sequence[str]:
         return sorted(path for path in self._files if fnmatch(path, pattern))
 
-    def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:  # noqa: ARG002
+    def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:
         self.commands.append(tuple(argv))
         return self._codes.get(argv[-1], 0), "its output"
 

@@ -22,7 +22,7 @@ def read(text: str) -> Summary | None:
 
 def _summary(lines: list[str], at: int) -> Summary | None:
     counts: dict[str, int] = {}
-    while at < len(lines) and (found := _COUNT(lines[at])) and found[0] != "duration_ms":
+    while at < len(lines) and (found := _COUNT(lines[at])) and found[0] not in counts:
         counts[found[0]] = int(found[1].partition(".")[0])
         at += 1
     if not counts.keys() >= _NEEDED:

@@ -1,0 +1,200 @@
+"""A whole Director of real processes and real sandboxes, and what its user does with it."""
+
+import io
+import os
+import secrets
+import signal
+import socket
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import docker
+import httpx
+
+from director.cli.stack import Ports, Stack
+from director.worker import installation_id
+
+Data = dict[str, Any]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+_PATIENCE = 60.0
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = _PATIENCE) -> Any:
+    """Look until the condition holds, and give what it gave; fail the test after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
+        time.sleep(0.05)
+    return found
+
+
+def quiet_ports() -> Ports:
+    """Ports that are free now and below those that the kernel gives to connections."""
+    found: set[int] = set()
+    while len(found) < 3:
+        port = 10_000 + secrets.randbelow(10_000)
+        if not listening(port):
+            found.add(port)
+    return Ports(*found)
+
+
+def listening(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def packed(folder: Path) -> bytes:
+    """A folder as a tar.gz, as a user would make one; caches stay out."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        tar.add(folder, arcname=".", filter=lambda m: None if "__pycache__" in m.name else m)
+    return content.getvalue()
+
+
+class User:
+    """A client of the API that is logged in."""
+
+    def __init__(self, api: str, password_file: Path, username: str = "admin") -> None:
+        self.http = httpx.Client(base_url=f"{api}/v1", timeout=70)
+        self._login = {"username": username, "password": password_file.read_text().strip()}
+        self.login()
+
+    def login(self) -> str:
+        """Log in and give the token."""
+        token = str(self.call("POST", "/auth/login", self._login)["token"])
+        self.http.headers["Authorization"] = f"Bearer {token}"
+        return token
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.http.close()
+
+    def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """Call a route; gives `data`, or fails the test with the error."""
+        response = self.http.request(method, path, json=body, **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json()["data"]
+
+    def session(self) -> str:
+        """Make a session and give its id."""
+        body = {"type": "director", "name": "A session"}
+        return str(self.call("POST", "/sessions", body)["id"])
+
+    def archive(self, content: bytes) -> str:
+        """Upload an archive and give its id."""
+        response = self.http.post(
+            "/archives", content=content, headers={"Content-Type": "application/gzip"}
+        )
+        assert response.status_code == 201, response.text
+        return str(response.json()["data"]["id"])
+
+    def workflow(self, *steps: Any, session_id: str | None = None, **fields: Any) -> str:
+        """Make a workflow and give its id; a step that is a string is an `execute` of it."""
+        full = [
+            {"type": "execute", "command": step} if isinstance(step, str) else step
+            for step in steps
+        ]
+        body = {"sessionId": session_id or self.session(), "name": "A workflow", "steps": full}
+        return str(self.call("POST", "/workflows", body | fields)["id"])
+
+    def start(self, workflow_id: str, body: Any = None) -> Data:
+        """Start a run without waiting for it."""
+        return dict(self.call("POST", f"/workflows/{workflow_id}/start", body or {}))
+
+    def status(self, workflow_id: str) -> Data:
+        """Where the latest run stands."""
+        return dict(self.call("GET", f"/workflows/{workflow_id}/status"))
+
+    def ended(self, workflow_id: str) -> Data:
+        """Wait for the end of the latest run."""
+        run = self.call("GET", f"/workflows/{workflow_id}/status?wait=60")
+        assert run["completedAt"], f"the run has not ended: {run['status']}"
+        return dict(run)
+
+    def run(self, *steps: Any, start: Any = None, **fields: Any) -> Data:
+        """Make a workflow, run it to its end and give the run."""
+        workflow_id = self.workflow(*steps, **fields)
+        self.start(workflow_id, start)
+        return self.ended(workflow_id)
+
+    def output(self, run: Data, step: int, stream: str = "both") -> str:
+        """The whole output of a step, counted from 1."""
+        path = f"/workflows/{run['workflowId']}/runs/{run['runId']}/steps/{step}/output"
+        return self.http.get(f"{path}?stream={stream}").raise_for_status().text
+
+
+class Installation:
+    """A `Stack` in a home of its own; what it made on the engine goes with it."""
+
+    def __init__(self, home: Path, image: str, ports: Ports | None = None) -> None:
+        self.home, self.image = home, image
+        self.stack = Stack(home, ports or quiet_ports(), {"DIRECTOR_SANDBOX_IMAGE": image})
+        self.user: User
+
+    def __enter__(self) -> Self:
+        self.stack.__enter__()
+        try:
+            self.user = User(self.stack.api, self.home / "admin-password")
+        except BaseException:
+            self.stack.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.user.close()
+        self.stack.stop()
+        remove_containers(self.home)
+
+    def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to a part and wait until it has ended."""
+        os.kill(self.stack.pid(name), number)
+        until(lambda: name in self.stack.ended(), f"{name} ends after {number.name}")
+
+    def heal(self) -> None:
+        """Start again what has ended and wait until everything answers."""
+        for name in self.stack.ended():
+            self.stack.begin(name)
+        until(self.stack.ready, "all parts answer")
+
+    def containers(self) -> list[str]:
+        """The names of this installation's containers, in whatever state they are."""
+        return containers(self.home)
+
+    def logs(self) -> str:
+        """What all parts have logged."""
+        return "".join(path.read_text() for path in sorted((self.home / "logs").iterdir()))
+
+
+def containers(home: Path) -> list[str]:
+    """The names of the containers of the installation that lives in a home."""
+    client = docker.from_env()
+    try:
+        found = client.api.containers(all=True, filters={"label": _label(home)})
+    finally:
+        client.close()
+    return [container["Names"][0].lstrip("/") for container in found]
+
+
+def remove_containers(home: Path) -> None:
+    """Remove what a failed test left on the engine."""
+    client = docker.from_env()
+    try:
+        for container in client.api.containers(all=True, filters={"label": _label(home)}):
+            client.api.remove_container(container["Id"], force=True)
+    finally:
+        client.close()
+
+
+def _label(home: Path) -> str:
+    return f"director.installation={installation_id(home)}"
