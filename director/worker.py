@@ -104,9 +104,7 @@ class WorkerHost:
             workflows=WORKFLOWS if workflows else [],
             activity_executor=threads,
             max_concurrent_activities=slots,
-            workflow_runner=SandboxedWorkflowRunner(
-                restrictions=SandboxRestrictions.default.with_passthrough_modules("director")
-            ),
+            workflow_runner=workflow_runner(),
             workflow_failure_exception_types=[Exception],
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
@@ -121,6 +119,13 @@ class WorkerHost:
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             static_summary="keeps rows and executions together",
         )
+
+
+def workflow_runner() -> SandboxedWorkflowRunner:
+    """Workflow code in Temporal's sandbox, which guards that it is deterministic; our own modules
+    are loaded once, not for every run."""
+    passed = SandboxRestrictions.default.with_passthrough_modules("director")
+    return SandboxedWorkflowRunner(restrictions=passed)
 
 
 async def serve(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from director.activities.heartbeat import cancel_requested
 from director.activities.jobs import StepDone, StepJob
 from director.activities.outputs import JUDGED, OutputRecorder
 from director.activities.sandboxes import Sandboxes
-from director.domain.criteria import Criterion, change_texts
+from director.domain.criteria import CommandCriterion, Criterion, change_texts, walk
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepStatus
 from director.domain.sandboxes import Cause, Command
@@ -123,9 +123,17 @@ def _end(execution: Execution, stream: Literal["stdout", "stderr"]) -> list[str]
 
 def _criterion(job: StepJob, step: VerifyStep) -> Criterion:
     try:
+        _check_shell_commands(step.criterion(), job)
         return change_texts(step.criterion(), lambda text: fill(text, job.run.context))
     except TemplateError as error:
         raise StepFailure(FailureCode.INVALID_TEMPLATE, str(error)) from None
     except ValueError as error:
         message = f"with the context's values the criteria are not allowed: {error}"
         raise StepFailure(FailureCode.INVALID_TEMPLATE, message) from None
+
+
+def _check_shell_commands(criterion: Criterion, job: StepJob) -> None:
+    """Raise TemplateError where a value would change what a criterion's command does."""
+    for each in walk(criterion):
+        if isinstance(each, CommandCriterion) and isinstance(each.command, str):
+            fill(each.command, job.run.context, shell=True)

@@ -85,7 +85,7 @@ class Aliases(Mapping[str, str]):
         self._patterns = dict(patterns)
 
     def __getitem__(self, image: str) -> str:
-        name = image.removeprefix("docker.io/").removeprefix("library/")
+        name = image.removeprefix("library/")
         if name in self._patterns:
             return self._patterns[name]
         for pattern, target in self._patterns.items():

@@ -255,11 +255,11 @@ def _encoded(value: str, what: str) -> bytes:
 
 
 def _limits(command: Command, keep: int, grace_ms: int, processes: int | None) -> bytes:
-    """Times are in hundredths of a second there."""
+    """Times are in hundredths of a second there, one more because the first is not whole."""
     return b"\n".join(
         [
-            b"timeout=%d" % max(1, -(-command.timeout_ms // 10)),
-            b"grace=%d" % -(-grace_ms // 10),
+            b"timeout=%d" % (-(-command.timeout_ms // 10) + 1),
+            b"grace=%d" % (-(-grace_ms // 10) + 1),
             b"keep=%d" % keep,
             b"processes=%s"
             % (str(processes + SUPERVISOR_PROCESSES).encode() if processes else b""),

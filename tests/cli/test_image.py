@@ -43,7 +43,7 @@ def test_every_requirement_of_the_image_is_pinned_by_hash_and_names_no_address()
         "debian:bookworm",
         "ubuntu:24.04",
         "alpine:3.20",
-        "docker.io/library/node:22",
+        "library/node:22",
     ],
 )
 def test_familiar_images_have_a_stand_in(asked):

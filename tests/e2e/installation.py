@@ -136,6 +136,8 @@ class Installation:
         self.home, self.image = home, image
         self.stack = Stack(home, ports or quiet_ports(), {"DIRECTOR_SANDBOX_IMAGE": image})
         self.user: User
+        self.keep = False
+        """Leave the containers where they are, since the test goes on in the same home."""
 
     def __enter__(self) -> Self:
         self.stack.__enter__()
@@ -154,7 +156,8 @@ class Installation:
     ) -> None:
         self.user.close()
         self.stack.stop()
-        remove_containers(self.home)
+        if error is not None or not self.keep:
+            remove_containers(self.home)
 
     def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part and wait until it has ended."""

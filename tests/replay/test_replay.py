@@ -1,0 +1,32 @@
+"""Runs that are going on survive a new version of the workflow code."""
+
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+
+from director.worker import workflow_runner
+from director.workflows.registry import WORKFLOWS
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+
+
+def test_there_is_a_history_of_each_shape_of_run() -> None:
+    shapes = {path.stem for path in HISTORIES}
+    assert {"completed", "failed", "repeated", "timed_out", "paused", "cancelled"} <= shapes
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+async def test_a_recorded_history_replays_with_the_code_of_today(path: Path) -> None:
+    replayer = Replayer(
+        workflows=WORKFLOWS,
+        data_converter=pydantic_data_converter,
+        workflow_runner=workflow_runner(),
+        workflow_failure_exception_types=[Exception],
+    )
+
+    history = WorkflowHistory.from_json(path.stem, path.read_text())
+
+    await replayer.replay_workflow(history)
