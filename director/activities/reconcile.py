@@ -15,11 +15,11 @@ from director.domain import names
 from director.domain.failures import FailureCode
 from director.domain.runs import RunInput, RunStatus, SettleInput
 from director.domain.times import utc_now
-from director.temporal.launch import start_run
 from director.store import runs, settling
 from director.store.engine import Store
 from director.store.sessions import still_open
 from director.store.tables import RunRow
+from director.temporal.launch import start_run
 
 log = structlog.get_logger()
 

@@ -39,25 +39,31 @@ class Sandboxes:
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises StepFailure where what
         was asked for cannot be had; a SandboxError that may pass goes through."""
-        with self.store.write() as session:
-            run = session.get_one(RunRow, job.run.id)
-            run.host_id = run.host_id or self.host_id
-            session.add(run)
-            spec = self._spec(session, run, job.definition)
+        spec = self._claimed(job)
         try:
             info = self.runtime.create(spec)
         except SandboxError as error:
             if error.retryable:
                 raise
             raise StepFailure(FailureCode.SANDBOX_FAILED, error.message) from error
-        if not run.workspace_ready:
+        if not job.run.workspace_ready:
             self._fill(spec.id, job.definition.workspace)
-            self._ready(run.id, info)
+            self._ready(job.run.id, info)
         return spec.id
 
     def remove(self, run_id: str) -> None:
         """Kill and remove the sandbox of a run, if there is one."""
         self.runtime.remove(sandbox_id(run_id))
+
+    def _claimed(self, job: StepJob) -> SandboxSpec:
+        """Write that the sandbox is on this host, before it is made, so that it is found."""
+        if job.run.host_id is None:
+            with self.store.write() as session:
+                run = session.get_one(RunRow, job.run.id)
+                run.host_id = self.host_id
+                session.add(run)
+        with self.store.read() as session:
+            return self._spec(session, job.run, job.definition)
 
     def _spec(self, session: Session, run: RunRow, definition: Definition) -> SandboxSpec:
         wanted = definition.config.sandbox
@@ -102,7 +108,7 @@ class Sandboxes:
 
 def _ceilings(session: Session, run_id: str) -> list[ResourceLimits]:
     """The limits of every department that has a step in the run; the smallest one counts."""
-    ids = {row.department_id for row in runs.steps_of(session, run_id) if row.department_id}
-    rows = [session.get_one(DepartmentRow, id) for id in sorted(ids)]
+    ids = runs.departments_of(session, run_id)
+    rows = [session.get_one(DepartmentRow, id) for id in ids]
     configs = [DepartmentConfig.model_validate(row.config) for row in rows]
     return [config.resource_limits for config in configs if config.resource_limits]

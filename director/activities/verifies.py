@@ -48,9 +48,7 @@ class Verifies:
 
     def _judged(self, job: StepJob) -> StepRow | None:
         with self.sandboxes.store.read() as session:
-            rows = runs.steps_of(session, job.run.id)
-        before = [row for row in rows[: job.key.index] if row.type == "execute"]
-        return before[-1] if before else None
+            return runs.last_execute(session, job.run.id, before=job.key.index)
 
 
 class CancelledVerifyError(Exception):

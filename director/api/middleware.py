@@ -1,6 +1,7 @@
 """Pure ASGI middleware: the request's id, the log's context, and the last line of defence."""
 
 import re
+import time
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +13,8 @@ from director.domain.ids import REQUEST, new_id
 
 log = structlog.get_logger()
 
+_QUIET = ("/healthz", "/readyz")
+_IDS = re.compile(r"/(session|department|workflow|run|checkpoint)s/([a-z]+_[0-9a-z]{26})(?=/|$)")
 _SENT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -28,19 +31,19 @@ class RequestMiddleware:
         this_id = _id_of(scope)
         token = request_id.set(this_id)
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=this_id)
+        structlog.contextvars.bind_contextvars(request_id=this_id, **_ids_in(scope["path"]))
         try:
             await self._guarded(scope, receive, send, this_id)
         finally:
             request_id.reset(token)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send, this_id: str) -> None:
-        started = False
+        started, status, begun = False, 0, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal started, status
             if message["type"] == "http.response.start":
-                started = True
+                started, status = True, message["status"]
                 message.setdefault("headers", []).append((b"x-request-id", this_id.encode()))
             await send(message)
 
@@ -52,6 +55,17 @@ class RequestMiddleware:
                 raise
             error = DirectorError(f"internal error; quote the request id {this_id}")
             await error_response(error)(scope, receive, send_with_id)
+        finally:
+            if scope["type"] == "http" and scope["path"] not in _QUIET:
+                took = round((time.perf_counter() - begun) * 1000, 1)
+                log.info(
+                    "request", method=scope["method"], path=scope["path"], status=status, ms=took
+                )
+
+
+def _ids_in(path: str) -> dict[str, str]:
+    """The ids that a path names, for every log line of its request."""
+    return {f"{noun}_id": id for noun, id in _IDS.findall(path)}
 
 
 def _id_of(scope: Scope) -> str:

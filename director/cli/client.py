@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -86,8 +86,8 @@ class Client:
         except (httpx.HTTPError, ValueError) as error:
             raise ClientError(f"{method} {path} got no answer: {error}") from error
         if not answer.get("success"):
-            error = answer.get("error", {})
-            said = f"{error.get('code')}: {error.get('message')}"
+            told = answer.get("error", {})
+            said = f"{told.get('code')}: {told.get('message')}"
             raise ClientError(f"{method} {path} was answered {response.status_code} {said}")
         data: Json = answer["data"]
         return data
@@ -103,13 +103,9 @@ class Feed:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._items: queue.SimpleQueue[Json | bytes | ClientError] = queue.SimpleQueue()
-        self._follower: threading.Thread | None = None
-
-    @property
-    def following(self) -> bool:
+        self._items: queue.SimpleQueue[Json | bytes | ClientError | None] = queue.SimpleQueue()
+        self.following = False
         """Whether more of an output may come."""
-        return self._follower is not None and self._follower.is_alive()
 
     def listen(self, socket: ClientConnection) -> None:
         """Take the frames of a socket from now on."""
@@ -117,16 +113,21 @@ class Feed:
 
     def follow(self, path: str) -> None:
         """Take a step's output from now on."""
-        self._follower = _in_background(self._follow, path)
+        self.following = True
+        _in_background(self._follow, path)
 
-    def take(self, seconds: float) -> Sequence[Json | bytes]:
-        """What has come; waits so long for something. Raises ClientError."""
-        found: list[Json | bytes] = []
+    def take(self, seconds: float) -> Sequence[Json | bytes | None]:
+        """What has come, None for the end of an output; waits so long for something.
+
+        Raises ClientError."""
+        found: list[Json | bytes | None] = []
         try:
             while True:
                 item = self._items.get(timeout=0 if found else seconds)
                 if isinstance(item, ClientError):
                     raise item
+                if item is None:
+                    self.following = False
                 found.append(item)
         except queue.Empty:
             return found
@@ -135,20 +136,19 @@ class Feed:
         try:
             for message in socket:
                 self._items.put(json.loads(message))
-            error = "it was closed"
-        except (OSError, WebSocketException) as closed:
-            error = str(closed)
-        self._items.put(ClientError(f"the WebSocket ended: {error}"))
+            reason = "it was closed"
+        except (OSError, WebSocketException) as error:
+            reason = str(error)
+        self._items.put(ClientError(f"the WebSocket ended: {reason}"))
 
     def _follow(self, path: str) -> None:
         try:
             for content in self._client.output(path):
                 self._items.put(content)
+            self._items.put(None)
         except ClientError as error:
             self._items.put(error)
 
 
-def _in_background(target: Any, *arguments: Any) -> threading.Thread:
-    thread = threading.Thread(target=target, args=arguments, daemon=True)
-    thread.start()
-    return thread
+def _in_background(target: Callable[..., None], *arguments: object) -> None:
+    threading.Thread(target=target, args=arguments, daemon=True).start()

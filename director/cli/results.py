@@ -79,17 +79,19 @@ class Place:
     """Whether other ports had to be taken than those of the settings."""
 
 
-def print_end(console: Console, result: Result) -> None:
-    """Tell how one run ended, in a few lines; of a failed one the output's end as well."""
+def print_end(console: Console, result: Result, with_output: bool) -> None:
+    """Tell how one run ended, in a few lines, `with_output` the end of a failed one's output."""
     good, view = result.view["status"] == "completed", result.view
     sign = Text("✓ " if good else "✗ ", style="green" if good else "red")
     head = f"{result.example.name}: {view['status']} after {result.seconds:.1f} s"
     console.print(sign + Text(head, style="bold"))
     console.print(Text(f"  {result.message}"))
-    if not good:
+    if with_output and not good:
         for line in _relevant(result.run.tail.last(_SHOWN_OUTPUT)):
-            console.print(Text(f"  | {line}", style="dim"))
-    console.print(Text(f"  {_judgement(result)}", style="" if result.as_meant else "bold red"))
+            shown = Text(f"  | {line}", style="dim")
+            console.print(shown, no_wrap=True, overflow="ellipsis")
+    if judgement := _judgement(result):
+        console.print(Text(f"  {judgement}", style="" if result.as_meant else "bold red"))
 
 
 def print_results(console: Console, results: Sequence[Result], place: Place) -> None:
@@ -102,13 +104,11 @@ def print_results(console: Console, results: Sequence[Result], place: Place) -> 
             console.print(Text(f"  {line}"))
     console.print("\nEach run in the Temporal UI")
     for result in results:
-        console.print(Text(f"  {history_link(place, result.view)}"))
-    console.print(f"\nAPI docs\n  {place.api}/docs")
+        console.print(Text(f"  {history_link(place, result.view)}"), soft_wrap=True)
+    console.print(f"\nAPI docs\n  {place.api}/docs", soft_wrap=True)
 
 
-def print_next(
-    console: Console, last: Json, place: Place, environ: Mapping[str, str]
-) -> None:
+def print_next(console: Console, last: Json, place: Place, environ: Mapping[str, str]) -> None:
     """Say whether the links work now, and what to try next."""
     console.print()
     if place.kept:
@@ -120,7 +120,7 @@ def print_next(
         if place.moved:
             console.print("It prints its addresses: some ports were taken, so they may differ.")
         console.print("While it serves, paste this to read the last run back:")
-    console.print(Text(f"\n{read_back(last, place, environ)}\n"))
+    console.print(Text(f"\n{read_back(last, place, environ)}\n"), soft_wrap=True)
 
 
 def history_link(place: Place, view: Json) -> str:

@@ -33,6 +33,8 @@ class Screen(Protocol):
     """Where a run is watched."""
 
     console: Console
+    keeps_output: bool
+    """Whether output stays in view after the run."""
 
     def begin(self, run: RunShow) -> None:
         """Show a run from now on."""
@@ -57,14 +59,19 @@ def screen_on(console: Console) -> Screen:
 
 
 def stdout_console() -> Console:
-    """A console on stdout that takes text as it is, and any sign that it cannot write as `?`."""
+    """A console on stdout that takes text as it is, and writes `?` for what it cannot write.
+
+    It wraps lines for the width of a terminal only."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
-    return Console(markup=False, highlight=False, emoji=False, soft_wrap=True)
+    wraps = sys.stdout.isatty()
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=not wraps)
 
 
 class PlainScreen:
     """One line for each change, and for each line of output."""
+
+    keeps_output = True
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -92,6 +99,8 @@ class PlainScreen:
 
 class LiveScreen:
     """A block that is drawn anew in its place, at most ten times a second."""
+
+    keeps_output = False
 
     def __init__(self, console: Console) -> None:
         self.console = console

@@ -101,14 +101,14 @@ class Stack:
         """Start one part; its output goes to `logs/NAME.log` in the home."""
         environ = {**os.environ, **self._environ, **self._settings()}
         with self.log(name).open("ab") as log:
-            self._parts[name] = subprocess.Popen(  # noqa: PLW1509 - dies with us, see below
+            self._parts[name] = subprocess.Popen(
                 self._command(name),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=environ,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - we have no threads when we start parts
             )
 
     def pid(self, name: str) -> int:
@@ -128,7 +128,7 @@ class Stack:
     def ready(self) -> bool:
         """Whether database, Temporal and a worker answer."""
         try:
-            return httpx.get(f"{self.api}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.api}/readyz", timeout=5, trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import docker
+from docker.models.containers import Container
 
 from director.cli.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
 from director.cli.image import ensure_image
@@ -130,12 +131,14 @@ def _greet(stack: Stack, say: Say) -> None:
 def _farewell(home: Path, say: Say) -> None:
     running = [container for container in _containers(home) if container.status == "running"]
     if running:
-        say(f"{len(running)} sandboxes go on running; `make up` follows them, `make down` stops them.")
+        say(
+            f"{len(running)} sandboxes go on running; `make up` follows them, `make down` stops them."
+        )
     if owns_engine(home):
         say("The Docker engine that was started here is left running; `make down` stops it.")
 
 
-def _containers(home: Path) -> list[docker.models.containers.Container]:
+def _containers(home: Path) -> list[Container]:
     try:
         client = docker.from_env()
         label = f"director.installation={installation_id(home)}"

@@ -168,16 +168,19 @@ time_is_over() {
     esac
 }
 
-# The group first, without a fork; then whoever left the group but carries the marker.
+# The group first, without a fork; then whoever left the group but carries the marker, until
+# nobody is found, which is when they are dead, or for two seconds.
 kill_all() {
     [ -n "$group" ] && kill -KILL "-$group"
-    for round in 1 2 3 4 5; do
+    round=0
+    while [ $((round += 1)) -le 100 ]; do
         found=$(grep -slzxF "DIRECTOR_EXECUTION=$id" /proc/[0-9]*/environ)
         [ -n "$found" ] || return 0
         for path in $found; do
             path=${path#/proc/}
             kill -KILL "${path%/environ}"
         done
+        [ $round -le 3 ] || sleep 0.02
     done
 }
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sqlalchemy import func
+from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
@@ -13,13 +15,15 @@ from director.domain.pages import PageQuery, Pagination
 from director.domain.plans import plan_of
 from director.domain.runs import RunStatus, StepStatus, advance
 from director.domain.steps import step_ids
-from director.domain.times import utc_now
+from director.domain.times import rfc3339, utc_now
 from director.domain.users import Principal
 from director.domain.workflows import Definition, StartWorkflow
 from director.store import events, sessions, workflows
 from director.store.lists import paged
 from director.store.ownership import visible
 from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
+
+_UNDER_WAY = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
 
 MAX_SIGNALS = 2000
 """Signals that one run takes; Temporal bounds them, and a run must always be able to end."""
@@ -186,19 +190,34 @@ def steps_of(session: Session, run_id: str) -> list[StepRow]:
     return list(session.exec(statement.order_by(col(StepRow.index))))
 
 
+def last_execute(session: Session, run_id: str, before: int) -> StepRow | None:
+    """The execute step that a verify at index `before` judges."""
+    earlier = (StepRow.run_id == run_id, StepRow.type == "execute", col(StepRow.index) < before)
+    return session.exec(
+        select(StepRow).where(*earlier).order_by(col(StepRow.index).desc()).limit(1)
+    ).first()
+
+
+def departments_of(session: Session, run_id: str) -> list[str]:
+    """The departments that have a step in a run."""
+    named = (StepRow.run_id == run_id, col(StepRow.department_id).is_not(None))
+    found = session.exec(select(StepRow.department_id).where(*named).distinct())
+    return sorted(id for id in found if id is not None)
+
+
 def view(session: Session, run: RunRow) -> domain.RunView:
     """A run as the API shows it."""
     steps = [step_view(row) for row in steps_of(session, run.id)]
     done = sum(step.status is StepStatus.COMPLETED for step in steps)
-    completed = run.status == RunStatus.COMPLETED
+    current = next((step for step in steps if step.status in _UNDER_WAY), None)
     temporal = {"workflowId": run.id, "runId": run.temporal_run_id}
     return domain.RunView(
         **run.model_dump(include=set(domain.RunView.model_fields)),
         run_id=run.id,
         definition_version=run.version,
         step=done,
-        progress=100 if completed else min(99, domain.percent(done, run.total_steps)),
-        current_step=_current(steps, RunStatus(run.status)),
+        progress=_progress(run, done),
+        current_step=None if RunStatus(run.status).ended else current,
         steps=steps,
         temporal=temporal if run.temporal_run_id else None,
     )
@@ -212,18 +231,17 @@ def step_view(row: StepRow) -> domain.StepView:
 
 def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = None) -> None:
     """Append an event of the run: where it stands, as the `workflow_progress` message tells it."""
-    shown = view(session, run)
-    current = shown.current_step
+    done = _completed(session, run.id)
     data: dict[str, Any] = {
         "workflowId": run.workflow_id,
         "runId": run.id,
         "sessionId": run.session_id,
         "event": kind,
         "status": run.status,
-        "step": shown.step,
-        "totalSteps": shown.total_steps,
-        "progress": shown.progress,
-        "currentStep": _brief(current) if current else None,
+        "step": done,
+        "totalSteps": run.total_steps,
+        "progress": _progress(run, done),
+        "currentStep": _under_way(session, run),
         **(more or {}),
     }
     events.append(
@@ -237,16 +255,35 @@ def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = Non
     )
 
 
-def _brief(step: domain.StepView) -> Json:
-    seen = {"index", "id", "type", "status", "attempt", "start_time"}
-    return step.model_dump(mode="json", include=seen)
+def _progress(run: RunRow, done: int) -> int:
+    if run.status == RunStatus.COMPLETED:
+        return 100
+    return min(99, domain.percent(done, run.total_steps))
 
 
-def _current(steps: list[domain.StepView], status: RunStatus) -> domain.StepView | None:
-    if status.ended:
+def _completed(session: Session, run_id: str) -> int:
+    completed = (StepRow.run_id == run_id, StepRow.status == StepStatus.COMPLETED)
+    return session.exec(select(func.count()).select_from(StepRow).where(*completed)).one()
+
+
+def _under_way(session: Session, run: RunRow) -> Json | None:
+    """The step that is at work, without its result: a result may be large."""
+    if RunStatus(run.status).ended:
         return None
-    under_way = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
-    return next((step for step in steps if step.status in under_way), None)
+    at_work = (StepRow.run_id == run.id, col(StepRow.status).in_(_UNDER_WAY))
+    slim = (defer(StepRow.result), defer(StepRow.error))  # type: ignore[arg-type]
+    statement = select(StepRow).where(*at_work).options(*slim).order_by(col(StepRow.index))
+    row = session.exec(statement.limit(1)).first()
+    if row is None:
+        return None
+    return {
+        "index": row.index,
+        "id": row.id,
+        "type": row.type,
+        "status": row.status,
+        "attempt": row.attempt,
+        "startTime": rfc3339(row.started_at) if row.started_at else None,
+    }
 
 
 def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:

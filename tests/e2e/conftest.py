@@ -1,4 +1,4 @@
-"""Real Directors: one that the tests of a module share, or one that a test may kill."""
+"""Real Directors: one that all tests share, and such as are a test's own."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ def sandbox_image() -> str:
         client.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def director(
     sandbox_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """A Director that the tests of a module share; whatever one ends, it starts again."""
+    """A Director that tests share: starting one takes seconds. Whoever ends a part heals it."""
     with Installation(tmp_path_factory.mktemp("home"), sandbox_image) as running:
         yield running
 

@@ -36,9 +36,10 @@ def test_a_project_whose_tests_pass_completes_with_their_counts(
     counts = verify["result"]["counts"]
     assert counts["total"] == counts["passed"] > 5
     assert counts["failed"] == 0
-    assert run["result"] == {"success": True, "output": verify["result"]["message"]}
+    assert run["result"]["success"] is True
+    assert run["result"]["output"] == verify["result"]["message"]
     assert str(counts["passed"]) in verify["result"]["message"]
-    assert checkpoint["result"]["checkpointId"].startswith("ckp_")
+    assert run["result"]["checkpointIds"] == [checkpoint["result"]["checkpointId"]]
     assert checkpoint["result"]["files"] >= file_count(project)
 
 

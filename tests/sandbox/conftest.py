@@ -171,10 +171,10 @@ def until() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def processes(engine: docker.DockerClient) -> Callable[[str], list[str]]:
-    """The command lines in a sandbox, as the engine sees them from outside."""
+    """The command lines that live in a sandbox, as the engine sees them from outside."""
 
     def processes(sandbox_id: str) -> list[str]:
         top = engine.api.top(f"director-{sandbox_id}", "-eo pid,args")
-        return [row[-1] for row in top["Processes"]]
+        return [row[-1] for row in top["Processes"] if "<defunct>" not in row[-1]]
 
     return processes

@@ -152,7 +152,9 @@ async def logged_in(url: str, username: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def running_stack(folder: Path, temporal_address: str, namespace: str) -> AsyncIterator[Stack]:
+async def running_stack(
+    folder: Path, temporal_address: str, namespace: str
+) -> AsyncIterator[Stack]:
     """A whole Director in this process, with everything of its own below `folder`."""
     settings = read_settings(
         {
