@@ -108,7 +108,9 @@ class LiveScreen:
         self._next = 0.0
 
     def begin(self, run: RunShow) -> None:
-        self._live = Live(block(run), console=self.console, auto_refresh=False, transient=True)
+        self._live = Live(
+            self._block(run), console=self.console, auto_refresh=False, transient=True
+        )
         self._live.start(refresh=True)
 
     def changed(self, run: RunShow, changes: Sequence[Change]) -> None:
@@ -120,12 +122,16 @@ class LiveScreen:
     def tick(self, run: RunShow) -> None:
         if self._live is not None and time.monotonic() >= self._next:
             self._next = time.monotonic() + _PERIOD
-            self._live.update(block(run), refresh=True)
+            self._live.update(self._block(run), refresh=True)
 
     def end(self) -> None:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _block(self, run: RunShow) -> Panel:
+        # A terminal writes ^C behind the block, which has to fit beside it.
+        return block(run, max(1, self.console.width - 2))
 
 
 def change_line(change: Change) -> str:
@@ -139,7 +145,7 @@ def change_line(change: Change) -> str:
     return f"{line} ({duration(step.seconds(utc_now()))})"
 
 
-def block(run: RunShow) -> Panel:
+def block(run: RunShow, width: int) -> Panel:
     """A run as a block: its steps, below them the last lines of the output."""
     lines = [
         Text(line, style="dim", no_wrap=True, overflow="ellipsis")
@@ -150,6 +156,7 @@ def block(run: RunShow) -> Panel:
         title=Text(f"{run.name}: {run.status}"),
         title_align="left",
         border_style="dim",
+        width=width,
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from director.domain.base import Body, Int, Json, Name, Number, Shape
+from director.domain.base import Body, Int, Json, Name, NotNull, Number, Shape, example
 from director.domain.times import Moment
 
 
@@ -37,6 +37,14 @@ Capabilities = Annotated[list[Name], Field(max_length=100)]
 class DepartmentCreate(Body):
     """A department to make."""
 
+    model_config = example(
+        sessionId="ses_01j9zqk3v8x4r2m6n0p5t7w1ya",
+        name="Code Generation Department",
+        domain="code-generation",
+        config={"maxConcurrentTasks": 5, "resourceLimits": {"memory": 512, "cpu": 1.0}},
+        capabilities=["javascript", "typescript", "react"],
+    )
+
     session_id: str
     name: Name
     domain: Name
@@ -45,10 +53,10 @@ class DepartmentCreate(Body):
 
 
 class DepartmentUpdate(Body):
-    """What to change: absent is unchanged, `config` is merged by key."""
+    """What to change: absent is unchanged, null clears, `config` is merged by key."""
 
-    name: Name | None = None
-    domain: Name | None = None
+    name: Annotated[Name | None, NotNull] = None
+    domain: Annotated[Name | None, NotNull] = None
     config: DepartmentConfig | None = None
     capabilities: Capabilities | None = None
 

@@ -31,4 +31,9 @@ def redacted(text: str, variables: dict[str, str]) -> str:
 
 def masked_variables(variables: dict[str, str]) -> dict[str, str]:
     """The variables with the values of secret-looking names hidden."""
-    return {name: MASK if _SECRET_NAME.search(name) else value for name, value in variables.items()}
+    return {name: MASK if is_secret(name) else value for name, value in variables.items()}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable's name looks as if its value were a secret."""
+    return _SECRET_NAME.search(name) is not None

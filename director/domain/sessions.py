@@ -1,11 +1,11 @@
 """Sessions: what belongs together, with an idle time and a bound on departments."""
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from director.domain.base import Body, Description, Int, Json, Millis, Name, Shape
+from director.domain.base import Body, Description, Int, Json, Millis, Name, NotNull, Shape, example
 from director.domain.times import Moment
 
 
@@ -32,6 +32,13 @@ class SessionConfig(Body):
 class SessionCreate(Body):
     """A session to make."""
 
+    model_config = example(
+        type="director",
+        name="Main Director Session",
+        description="Primary director session for orchestration",
+        config={"maxDepartments": 10, "timeout": 3600000},
+    )
+
     type: SessionType
     name: Name
     description: Description | None = None
@@ -49,9 +56,9 @@ class SettableStatus(StrEnum):
 class SessionUpdate(Body):
     """What to change: absent is unchanged, null clears, `config` is merged by key."""
 
-    name: Name | None = None
+    name: Annotated[Name | None, NotNull] = None
     description: Description | None = None
-    status: SettableStatus | None = None
+    status: Annotated[SettableStatus | None, NotNull] = None
     config: SessionConfig | None = None
 
 
@@ -79,9 +86,16 @@ class Session(Shape):
     expires_at: Moment | None
 
 
-def merged(stored: dict[str, Any], change: Body | None) -> dict[str, Any]:
-    """Merge a partial object into a stored one by key; an explicit null removes the key."""
+def merged(stored: Json, change: Body | None) -> Json:
+    """Merge a partial object into a stored one by key; null removes the key, or clears it all."""
     if change is None:
-        return stored
-    sent = change.model_dump(mode="json", exclude_unset=True)
-    return {key: value for key, value in {**stored, **sent}.items() if value is not None}
+        return {}
+    return _merged(stored, change.model_dump(mode="json", exclude_unset=True))
+
+
+def _merged(stored: Json, sent: Json) -> Json:
+    result = dict(stored)
+    for key, value in sent.items():
+        inner = _merged(result.get(key) or {}, value) if isinstance(value, dict) else value
+        result[key] = inner
+    return {key: value for key, value in result.items() if value is not None}

@@ -3,10 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
-from director.domain.base import Body, Description, Int, Millis, Name, Text
+from director.domain.base import Body, Description, Int, Millis, Name, PlacedError, Text, no_nul
 from director.domain.criteria import Criterion, parse_phrase
+from director.domain.secrets import MASK, is_secret
 
 DEFAULT_TIMEOUT_MS = 300_000
 MAX_STEPS = 500
@@ -30,11 +31,22 @@ class Retry(Body):
     backoff: Annotated[Int, Field(ge=0, le=300_000)] = 1000
 
 
+def _no_mask(variables: dict[str, str]) -> dict[str, str]:
+    """Refuse what reads show in the place of a secret, lest it replaces the secret."""
+    for name, value in variables.items():
+        if value == MASK and is_secret(name):
+            issue = f"{MASK} is what is shown instead of a secret; send the value itself"
+            raise PlacedError(issue, name)
+    return variables
+
+
 StepId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,254}$")]
-VariableValue = Annotated[str, Field(max_length=128 * 1024, pattern=r"^[^\x00]*$")]
-Variables = Annotated[dict[VariableName, VariableValue], Field(max_length=1000)]
-Argument = Annotated[str, Field(max_length=128 * 1024, pattern=r"^[^\x00]*$")]
+VariableValue = Annotated[str, Field(max_length=128 * 1024), AfterValidator(no_nul)]
+Variables = Annotated[
+    dict[VariableName, VariableValue], Field(max_length=1000), AfterValidator(_no_mask)
+]
+Argument = Annotated[str, Field(max_length=128 * 1024), AfterValidator(no_nul)]
 CommandList = Annotated[list[Argument], Field(min_length=1, max_length=4096)]
 CommandText = Annotated[Argument, Field(min_length=1)]
 
@@ -59,17 +71,20 @@ class ExecuteStep(StepBase):
     command: CommandText | CommandList
 
 
+def _known(phrase: str) -> str:
+    parse_phrase(phrase)
+    return phrase
+
+
+Phrase = Annotated[Text, Field(min_length=1, max_length=10_000), AfterValidator(_known)]
+
+
 class VerifyStep(StepBase):
     """Judge what the execute step before it did: a phrase, or the structured form."""
 
     type: Literal["verify"]
     name: Name | None = None
-    criteria: Annotated[Text, Field(min_length=1, max_length=10_000)] | Criterion
-
-    @model_validator(mode="after")
-    def _known(self) -> "VerifyStep":
-        self.criterion()
-        return self
+    criteria: Phrase | Criterion
 
     def criterion(self) -> Criterion:
         """The structured form of the criteria. Raises ValueError for an unknown phrase."""

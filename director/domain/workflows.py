@@ -2,14 +2,26 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field
 
-from director.domain.base import Body, Description, Int, Json, Millis, Name, Shape
+from director.domain.base import (
+    Body,
+    Description,
+    Int,
+    Json,
+    Millis,
+    Name,
+    NotNull,
+    PlacedError,
+    Shape,
+    example,
+)
 from director.domain.criteria import needs_execution
 from director.domain.departments import ResourceLimits
 from director.domain.runs import RunStatus
 from director.domain.steps import Step, Steps, Variables, VerifyStep, step_ids
 from director.domain.times import Moment
+from director.domain.trees import PathError, normalise
 
 DEFAULT_RUN_TIMEOUT_MS = 24 * 3600 * 1000
 
@@ -29,32 +41,60 @@ class WorkflowConfig(Body):
     sandbox: SandboxConfig | None = None
 
 
+def _check_paths(files: dict[str, str]) -> dict[str, str]:
+    for path in files:
+        try:
+            empty = not normalise(path.encode())
+        except PathError as error:
+            raise PlacedError(str(error), path) from None
+        if empty or path.endswith("/"):
+            raise PlacedError("names a folder, not a file", path)
+    return files
+
+
+Files = Annotated[dict[str, str], Field(max_length=1000), AfterValidator(_check_paths)]
+
+
 class WorkspaceSource(Body):
     """What lies in `/workspace` when a run starts; `files` go on top of the archive."""
 
-    files: Annotated[dict[str, str], Field(max_length=1000)] | None = None
+    files: Files | None = None
     archive_id: str | None = None
+
+
+def _coherent(steps: list[Step]) -> list[Step]:
+    _check_ids(steps)
+    _check_judged(steps)
+    return steps
+
+
+CoherentSteps = Annotated[Steps, AfterValidator(_coherent)]
 
 
 class Definition(Body):
     """What a version of a workflow says; a run keeps the version that it was started with."""
 
-    steps: Steps
+    steps: CoherentSteps
     config: WorkflowConfig = WorkflowConfig()
     environment: Variables = {}
     department_id: str | None = None
     workspace: WorkspaceSource | None = None
 
-    @field_validator("steps")
-    @classmethod
-    def _coherent(cls, steps: list[Step]) -> list[Step]:
-        _check_ids(steps)
-        _check_judged(steps)
-        return steps
-
 
 class WorkflowCreate(Definition):
     """A workflow to make."""
+
+    model_config = example(
+        sessionId="ses_01j9zqk3v8x4r2m6n0p5t7w1ya",
+        name="Code Review Workflow",
+        description="Automated code review process",
+        steps=[
+            {"type": "execute", "command": "npm test", "timeout": 300000},
+            {"type": "verify", "criteria": "tests pass", "timeout": 60000},
+            {"type": "checkpoint", "name": "code-review-checkpoint"},
+        ],
+        config={"timeout": 1800000, "maxRetries": 3},
+    )
 
     session_id: str
     name: Name
@@ -62,25 +102,24 @@ class WorkflowCreate(Definition):
 
 
 class WorkflowUpdate(Body):
-    """What to change; anything of the definition makes a new version."""
+    """What to change: absent is unchanged, null clears, `config` is merged by key. Anything of
+    the definition makes a new version."""
 
-    name: Name | None = None
+    name: Annotated[Name | None, NotNull] = None
     description: Description | None = None
-    steps: Steps | None = None
+    steps: Annotated[CoherentSteps | None, NotNull] = None
     config: WorkflowConfig | None = None
     environment: Variables | None = None
     department_id: str | None = None
     workspace: WorkspaceSource | None = None
 
-    @model_validator(mode="after")
-    def _coherent(self) -> "WorkflowUpdate":
-        if self.steps is not None:
-            Definition(steps=self.steps)
-        return self
-
 
 class StartWorkflow(Body):
     """What a run gets: variables for all steps, and values for `{{context.…}}`."""
+
+    model_config = example(
+        environment={"NODE_ENV": "production"}, context={"reviewer": "ai-assistant"}
+    )
 
     environment: Variables = {}
     context: Json = {}
@@ -107,10 +146,11 @@ class Workflow(Shape):
 
 
 def _check_ids(steps: list[Step]) -> None:
-    ids = step_ids(steps)
-    twice = sorted({id for id in ids if ids.count(id) > 1}) if len(set(ids)) < len(ids) else []
-    if twice:
-        raise ValueError(f"step ids must be unique; {', '.join(twice)} is there twice")
+    seen: set[str] = set()
+    for number, id in enumerate(step_ids(steps)):
+        if id in seen:
+            raise PlacedError(f"step ids must be unique; {id} is there twice", number, "id")
+        seen.add(id)
 
 
 def _check_judged(steps: list[Step]) -> None:
@@ -118,6 +158,5 @@ def _check_judged(steps: list[Step]) -> None:
     for number, step in enumerate(steps):
         executed = executed or step.type == "execute"
         if isinstance(step, VerifyStep) and not executed and needs_execution(step.criterion()):
-            raise ValueError(
-                f"steps.{number}: there is no execute step before this verify for it to judge"
-            )
+            issue = "there is no execute step before this verify for it to judge"
+            raise PlacedError(issue, number)

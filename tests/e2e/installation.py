@@ -95,9 +95,9 @@ class User:
         return str(response.json()["data"]["id"])
 
     def workflow(self, *steps: Any, session_id: str | None = None, **fields: Any) -> str:
-        """Make a workflow and give its id; a step that is a string is an `execute` of it."""
+        """Make a workflow and give its id; a step that is a command is an `execute` of it."""
         full = [
-            {"type": "execute", "command": step} if isinstance(step, str) else step
+            step if isinstance(step, dict) else {"type": "execute", "command": step}
             for step in steps
         ]
         body = {"sessionId": session_id or self.session(), "name": "A workflow", "steps": full}
