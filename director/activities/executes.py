@@ -22,6 +22,11 @@ from director.store import steps
 Tell = Callable[[str, ProgressSignal], None]
 """Sends a progress signal to the workflow of a run; it neither waits nor fails."""
 
+MAX_REPEATS = 3
+"""How often a command is run again after its container ended under it: one that ends its own
+container would otherwise run for ever."""
+
+_LOST = "the sandbox ended under the command {} times; does the command end all its processes?"
 _LOOK = 0.2
 _KILL_WAIT = 30.0
 
@@ -47,6 +52,8 @@ class Executes:
                 return StepDone(StepStatus.CANCELLED)
             if result.cause is not Cause.LOST:
                 return _done(job, result, recorder, repeats)
+            if repeats >= MAX_REPEATS:
+                raise StepFailure(FailureCode.SANDBOX_FAILED, _LOST.format(repeats + 1))
             repeats = self._repeat(job)
             recorder.forget()
             sandbox = self.sandboxes.prepare(job)

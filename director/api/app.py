@@ -25,6 +25,7 @@ from director.api.errors import install_error_handlers
 from director.api.gateway import Gateway
 from director.api.hub import Hub
 from director.api.middleware import RequestMiddleware
+from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
 from director.blobs.store import LocalBlobs
 from director.settings import Settings
@@ -51,6 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
     app.add_api_route("/", _to_docs, include_in_schema=False)
+    install_openapi(app)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -4,16 +4,18 @@ import asyncio
 import tempfile
 from typing import IO, Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import Session
 
 from director.api.envelope import Answer, answer
 from director.api.errors import documented
 from director.api.principals import EditorDep, PrincipalDep
+from director.api.requests import check_declared, too_large
 from director.api.state import BlobsDep, StoreDep
 from director.blobs.archives import ArchiveError, read_archive
 from director.blobs.store import Blobs, put_tree
 from director.domain.archives import Archive
+from director.domain.base import Name
 from director.domain.errors import (
     MediaTypeError,
     NotFoundError,
@@ -30,8 +32,17 @@ from director.store.tables import ArchiveRow
 router = APIRouter(prefix="/archives", tags=["archives"])
 
 MAX_UPLOAD = 256 * 1024 * 1024
+"""Bytes of an archive as it is sent; `app.state.max_upload` says otherwise."""
+
 _IN_MEMORY = 4 * 1024 * 1024
 _NOT_RAW = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
+
+
+def _limit(request: Request) -> int:
+    return int(getattr(request.app.state, "max_upload", MAX_UPLOAD))
+
+
+LimitDep = Annotated[int, Depends(_limit)]
 
 
 @router.post(
@@ -55,13 +66,14 @@ async def create(
     store: StoreDep,
     blobs: BlobsDep,
     response: Response,
-    name: Annotated[str | None, Query(max_length=200)] = None,
+    limit: LimitDep,
+    name: Annotated[Name | None, Query()] = None,
 ) -> Answer[Archive]:
     """Upload a tar (plain, gz, bz2, xz, zst) or a zip as the raw body; what it is, is seen from
     its content. A member that would leave the workspace is refused with its name."""
     _check_media_type(request)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        await _receive(request, file)
+        await _receive(request, file, limit)
         tree = await asyncio.to_thread(_read, file, blobs)
     row = ArchiveRow(
         id=new_id(ARCHIVE),
@@ -94,17 +106,16 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _receive(request: Request, file: IO[bytes]) -> None:
+async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
+    check_declared(request, limit)
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
-        if size > MAX_UPLOAD:
-            raise PayloadTooLargeError(
-                f"the archive is over {MAX_UPLOAD} bytes", limitBytes=MAX_UPLOAD
-            )
+        if size > limit:
+            raise too_large(limit)
         await asyncio.to_thread(file.write, chunk)
     if size == 0:
-        raise _refused("is empty; send the archive as the body")
+        raise _refused("it is empty; send the archive as the body")
     file.seek(0)
 
 
@@ -112,11 +123,13 @@ def _read(file: IO[bytes], blobs: Blobs) -> Tree:
     try:
         return read_archive(file, blobs)
     except ArchiveError as error:
-        raise _refused(str(error)) from error
+        raise _refused(error.message.removeprefix("archive: "), error.details["value"]) from error
 
 
-def _refused(issue: str) -> ValidationError:
+def _refused(issue: str, member: str | None = None) -> ValidationError:
     detail = {"field": "body", "issue": issue}
+    if member is not None:
+        detail["member"] = member
     return ValidationError(f"the archive was refused: {issue}", **detail, errors=[detail])
 
 

@@ -14,10 +14,30 @@ from starlette.routing import Match
 
 from director.api.envelope import ErrorAnswer, failure
 from director.domain import errors
+from director.domain.base import PlacedError
 
 log = structlog.get_logger()
 
 _SECRET_FIELDS = re.compile(r"password|token|secret|environment|api_?key|authorization", re.I)
+
+_ISSUES = {
+    "missing": "is required",
+    "union_tag_not_found": "is required",
+    "extra_forbidden": "is no known field",
+}
+_ABSENT = ("missing", "union_tag_not_found")
+_TAGS = ("union_tag_invalid", "union_tag_not_found")
+_TYPES = {
+    "string_type": "a string",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a JSON object",
+    "model_type": "a JSON object",
+    "model_attributes_type": "a JSON object",
+}
 
 _BY_STATUS: dict[int, type[errors.DirectorError]] = {
     400: errors.ValidationError,
@@ -92,27 +112,72 @@ def _allowed(request: Request) -> str:
 
 def invalid(problems: Sequence[Any], body: Any = None) -> errors.ValidationError:
     """A ValidationError that tells the first problem, and all of them under `errors`."""
-    details = [_detail(problem, body) for problem in problems]
+    details = _merged([(problem["type"], _detail(problem, body)) for problem in problems])
     first = details[0] if details else {"field": "body", "issue": "invalid"}
     message = f"Invalid input data: {first['field']}: {first['issue']}"
     return errors.ValidationError(message, **first, errors=details[:100])
 
 
+def refused(field: str, issue: str, value: str | None = None) -> errors.ValidationError:
+    """A ValidationError of one problem that no model could see."""
+    detail = {"field": field, "issue": issue}
+    if value is not None:
+        detail["value"] = value[:200]
+    return errors.ValidationError(
+        f"Invalid input data: {field}: {issue}", **detail, errors=[detail]
+    )
+
+
+def _merged(found: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Tell one problem for each field: where a value may be of several types, the model complains
+    once for each, also when it is of the right type and something inside of it is wrong."""
+    fields = {detail["field"] for kind, detail in found if kind not in _TYPES}
+    above = {field[:at] for field in fields for at, char in enumerate(field) if char == "."}
+    merged: dict[str, dict[str, Any]] = {}
+    told: list[dict[str, Any]] = []
+    for kind, detail in found:
+        field = detail["field"]
+        if kind not in _TYPES:
+            told.append(detail)
+        elif field in merged:
+            merged[field]["issue"] += f" or {_TYPES[kind]}"
+        elif field not in fields | above:
+            merged[field] = detail
+            told.append(detail)
+    return [detail for detail in told if not _holds_another(detail, told, merged)]
+
+
+def _holds_another(
+    detail: dict[str, Any], told: list[dict[str, Any]], merged: dict[str, Any]
+) -> bool:
+    inside = detail["field"] + "."
+    return merged.get(detail["field"]) is detail and any(
+        other["field"].startswith(inside) for other in told
+    )
+
+
 def _detail(problem: Any, body: Any) -> dict[str, Any]:
+    kind, value = problem["type"], problem.get("input")
+    if kind in _TAGS and isinstance(value, dict):
+        problem = {**problem, "loc": (*problem["loc"], "type"), "input": value.get("type")}
+    cause = (problem.get("ctx") or {}).get("error")
+    if isinstance(cause, PlacedError):
+        problem = {**problem, "loc": (*problem["loc"], *cause.at), "input": None}
     field = _field(problem, body)
     detail: dict[str, Any] = {"field": field, "issue": _issue(problem)}
-    if _may_be_shown(problem["type"], field, problem.get("input")):
+    if _may_be_shown(kind, field, problem.get("input")):
         detail["value"] = problem["input"]
     return detail
 
 
 def _issue(problem: Any) -> str:
-    if problem["type"] == "missing":
-        return "is required"
-    if problem["type"] == "extra_forbidden":
-        return "is no known field"
-    if problem["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        return "must be a JSON object"
+    kind = problem["type"]
+    if kind in _ISSUES:
+        return _ISSUES[kind]
+    if kind in _TYPES:
+        return f"must be {_TYPES[kind]}"
+    if kind == "union_tag_invalid":
+        return f"is no known type; known: {problem['ctx']['expected_tags']}"
     return str(problem["msg"]).removeprefix("Value error, ")
 
 
@@ -138,7 +203,7 @@ def _field(problem: Any, body: Any) -> str:
         if not tagged and key is not None:
             names.append(str(key))
             value = value[key]
-        elif not rest and problem["type"] == "missing" and isinstance(value, dict):
+        elif not rest and problem["type"] in _ABSENT and isinstance(value, dict):
             names.append(str(step))
     return ".".join(names) or "body"
 

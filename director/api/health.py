@@ -1,6 +1,8 @@
 """`/healthz`: the process lives. `/readyz`: it can do its work. Both open and unversioned."""
 
+import structlog
 from fastapi import APIRouter
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import select
 
 from director import __version__
@@ -9,7 +11,9 @@ from director.api.errors import documented
 from director.api.state import GatewayDep, StoreDep
 from director.domain.base import Shape
 from director.domain.errors import UnavailableError
+from director.store.engine import Store
 
+log = structlog.get_logger()
 router = APIRouter(tags=["health"])
 
 
@@ -38,12 +42,20 @@ async def alive() -> Answer[Alive]:
 @router.get("/readyz", operation_id="health.ready", responses=documented(UnavailableError))
 async def ready(store: StoreDep, gateway: GatewayDep) -> Answer[Ready]:
     """Ask the database, Temporal, and for at least one worker."""
-    database = await store.fetch(lambda session: session.exec(select(1)).one() == 1)
+    database = await _answers(store)
     temporal = await gateway.answers()
     worker = temporal and await gateway.has_worker()
     parts = Ready(database=database, temporal=temporal, worker=worker)
     missing = [name for name in ("database", "temporal", "worker") if not getattr(parts, name)]
     if missing:
         details = parts.model_dump(exclude={"status"})
-        raise UnavailableError(f"not ready: {', '.join(missing)} does not answer", **details)
+        raise UnavailableError(f"not ready: no answer from {', '.join(missing)}", **details)
     return answer(parts)
+
+
+async def _answers(store: Store) -> bool:
+    try:
+        return await store.fetch(lambda session: session.exec(select(1)).one() == 1)
+    except SQLAlchemyError:
+        log.exception("the database does not answer")
+        return False

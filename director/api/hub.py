@@ -15,6 +15,7 @@ from director.store.engine import Store
 log = structlog.get_logger()
 
 _PERIOD = 0.02
+_AFTER_FAULT = 1.0
 _BATCH = 500
 _BACKLOG = 1000
 """Events that a subscriber may be behind before it is given up."""
@@ -71,10 +72,14 @@ class Hub:
         finally:
             self._subscriptions.discard(subscription)
 
-    async def changed(self, seconds: float) -> None:
-        """Wait until something was written to the database, at most so long."""
+    def mark(self) -> asyncio.Event:
+        """What is set at the next change. Take it before you look, so that you miss none."""
+        return self._changed
+
+    async def changed(self, mark: asyncio.Event, seconds: float) -> None:
+        """Wait until something was written to the database since the mark, at most so long."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            await asyncio.wait_for(mark.wait(), seconds)
 
     async def _tail(self) -> None:
         """Watch SQLite's data version: it moves when any other connection commits."""
@@ -84,12 +89,21 @@ class Hub:
         try:
             while True:
                 (version,) = connection.execute("PRAGMA data_version").fetchone()
-                if version != seen:
+                if version != seen and await self._published():
                     seen = version
-                    await self._publish()
                 await asyncio.sleep(_PERIOD)
         finally:
             connection.close()
+
+    async def _published(self) -> bool:
+        """Publish what is new; a fault must not end the only reader, so it is tried again."""
+        try:
+            await self._publish()
+        except Exception:
+            log.exception("the event log could not be read")
+            await asyncio.sleep(_AFTER_FAULT)
+            return False
+        return True
 
     async def _publish(self) -> None:
         while True:

@@ -42,12 +42,13 @@ class OutputReader:
     async def follow(self) -> AsyncIterator[bytes]:
         """Everything, and what comes until the attempt has ended."""
         while True:
+            mark = self._hub.mark()
             ended = await self._store.fetch(self._ended)
             async for content in self.whole():
                 yield content
             if ended:
                 return
-            await self._hub.changed(_LOOK_SECONDS)
+            await self._hub.changed(mark, _LOOK_SECONDS)
 
     async def _next(self) -> list[OutputRow]:
         of = (self._step.run_id, self._step.index, self.attempt)

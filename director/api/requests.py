@@ -20,13 +20,12 @@ class StrictRequest(Request):
     async def body(self) -> bytes:
         """The body, refused as soon as it is over `MAX_BODY`."""
         if not hasattr(self, "_body"):
+            check_declared(self, MAX_BODY)
             chunks, size = [], 0
             async for chunk in self.stream():
                 size += len(chunk)
                 if size > MAX_BODY:
-                    raise PayloadTooLargeError(
-                        f"the body is over {MAX_BODY} bytes", limitBytes=MAX_BODY
-                    )
+                    raise too_large(MAX_BODY)
                 chunks.append(chunk)
             self._body = b"".join(chunks)
         return self._body
@@ -53,6 +52,18 @@ class StrictRoute(APIRoute):
             return await handler(strict)
 
         return handle
+
+
+def check_declared(request: Request, limit: int) -> None:
+    """Refuse a body that says itself that it is too large, before any of it is read."""
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:18]) > limit:
+        raise too_large(limit)
+
+
+def too_large(limit: int) -> PayloadTooLargeError:
+    """The error of a body over its limit."""
+    return PayloadTooLargeError(f"the body is over {limit} bytes", limitBytes=limit)
 
 
 def parse_json(body: bytes) -> Any:

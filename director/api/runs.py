@@ -1,7 +1,9 @@
 """The runs of a workflow: start, watch, steer. Routes lie under `/workflows/{id}`."""
 
+import json
+import re
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -10,13 +12,22 @@ from pydantic import ValidationError as Invalid
 from sqlmodel import Session
 
 from director.api.envelope import Answer, ListAnswer, answer, page
-from director.api.errors import documented, invalid
+from director.api.errors import documented, invalid, refused
 from director.api.hub import Hub
 from director.api.outputs import OutputReader
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.state import BlobsDep, GatewayDep, HubDep, PageDep, StoreDep, WaitDep
-from director.domain.base import Body, Json, Number, Shape, Text
+from director.api.state import (
+    BlobsDep,
+    GatewayDep,
+    HubDep,
+    PageDep,
+    QueryFlag,
+    QueryInt,
+    StoreDep,
+    WaitDep,
+)
+from director.domain.base import Body, Int, Json, Number, Shape, Text
 from director.domain.errors import ConflictError, NotFoundError, UnavailableError
 from director.domain.names import PROGRESS
 from director.domain.runs import ProgressSignal, RunState, RunView
@@ -27,6 +38,13 @@ from director.store.tables import RunRow, StepRow
 
 router = APIRouter(prefix="/workflows/{workflow_id}", tags=["workflows"], route_class=StrictRoute)
 
+MAX_SIGNAL_BYTES = 64 * 1024
+"""Of a signal's data, as JSON: every listener gets it in a frame."""
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+_OWN_ROUTES = ("cancel", "pause", "resume")
+_RESERVED = ("granted",)
+
 _STEERED = documented(NotFoundError, ConflictError)
 
 
@@ -35,7 +53,7 @@ class ProgressBody(Body):
 
     message: Annotated[Text, Field(max_length=500)] | None = None
     percent: Annotated[Number, Field(ge=0, le=100)] | None = None
-    step: Annotated[int, Field(ge=0, le=500)] | None = None
+    step: Annotated[Int, Field(ge=0, le=500)] | None = None
 
 
 class Signalled(Shape):
@@ -83,7 +101,7 @@ async def status(
     gateway: GatewayDep,
     hub: HubDep,
     wait: WaitDep = 0,
-    source: Annotated[str, Query(pattern="^(store|temporal)$")] = "store",
+    source: Literal["store", "temporal"] = "store",
 ) -> Answer[LiveStatus]:
     """Where the latest run stands; `?source=temporal` asks the workflow itself as well."""
     view = await store.fetch(lambda s: runs.status(s, principal, workflow_id))
@@ -173,6 +191,7 @@ async def signal(
 ) -> Answer[Signalled]:
     """Signal the run. `progress` takes `message`, `percent` and `step`, and is numbered by the
     workflow; the data of any other signal is told in the event log and never goes to Temporal."""
+    _check_signal(name, body or {})
     told = ProgressSignal(**_progress(body).model_dump()) if name == PROGRESS else None
 
     def record(session: Session) -> str:
@@ -202,13 +221,15 @@ async def output(
     store: StoreDep,
     blobs: BlobsDep,
     hub: HubDep,
-    stream: Annotated[str, Query(pattern="^(stdout|stderr|both)$")] = "both",
-    attempt: Annotated[int | None, Query(ge=1)] = None,
-    follow: bool = False,
+    stream: Literal["stdout", "stderr", "both"] = "both",
+    attempt: Annotated[QueryInt | None, Query(ge=1)] = None,
+    follow: QueryFlag = False,
 ) -> StreamingResponse:
     """The whole output of a step (its id, or its number from 1), byte for byte; `follow` streams
     what comes until the step has ended."""
     row = await store.fetch(lambda s: _step(s, runs.get(s, principal, workflow_id, run_id), step))
+    if attempt is not None and attempt > max(row.attempt, 1):
+        raise NotFoundError("attempt", str(attempt))
     reader = OutputReader(store, blobs, hub, row, stream, attempt)
     headers = {"X-Director-Attempt": str(reader.attempt), "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(
@@ -222,6 +243,15 @@ def _intend_pause(session: Session, principal: Any, workflow_id: str, *, pause: 
     run = runs.latest(session, principal, workflow_id)
     runs.want_pause(session, run, pause)
     return runs.view(session, run)
+
+
+def _check_signal(name: str, data: Json) -> None:
+    if name in _OWN_ROUTES:
+        raise refused("name", f"{name!r} has a route of its own: POST …/{name}", name)
+    if name in _RESERVED:
+        raise refused("name", f"{name!r} is a signal between Director's own parts", name)
+    if len(json.dumps(data, ensure_ascii=False).encode()) > MAX_SIGNAL_BYTES:
+        raise refused("body", f"must be at most {MAX_SIGNAL_BYTES} bytes of JSON")
 
 
 def _progress(body: Json | None) -> ProgressBody:
@@ -240,7 +270,7 @@ def _step(session: Session, run: RunRow, named: str) -> StepRow:
     for row in rows:
         if row.id == named:
             return row
-    if named.isascii() and named.isdigit() and 1 <= int(named[:6]) <= len(rows):
+    if _NUMBER.fullmatch(named) and int(named) <= len(rows):
         return rows[int(named) - 1]
     raise NotFoundError("step", named)
 
@@ -251,8 +281,9 @@ async def _ended(store: Store, hub: Hub, run_id: str, seconds: int) -> RunView |
         return None
     deadline = time.monotonic() + seconds
     while True:
+        mark = hub.mark()
         view = await store.fetch(lambda s: runs.view(s, s.get_one(RunRow, run_id)))
         left = deadline - time.monotonic()
         if view.status.ended or left <= 0:
             return view
-        await hub.changed(left)
+        await hub.changed(mark, left)

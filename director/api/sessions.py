@@ -9,7 +9,7 @@ from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.state import GatewayDep, MatchDep, PageDep, StoreDep
+from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
 from director.domain.sessions import Session, SessionCreate, SessionStatus, SessionUpdate
 from director.store import sessions
@@ -85,7 +85,7 @@ async def delete(
     store: StoreDep,
     gateway: GatewayDep,
     match: MatchDep = None,
-    force: Annotated[bool, Query(description="Cancel what is running in it.")] = False,
+    force: Annotated[QueryFlag, Query(description="Cancel what is running in it.")] = False,
 ) -> Answer[Deleted]:
     """Delete a session with its departments and workflows; with work in it only by `force`."""
     cancelled = await store.run(

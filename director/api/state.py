@@ -1,8 +1,10 @@
 """The parts that routes work with, as names for their signatures."""
 
+import re
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
+from pydantic import BeforeValidator
 
 from director.api.gateway import Gateway
 from director.api.hub import Hub
@@ -35,13 +37,36 @@ StoreDep = Annotated[Store, Depends(_store)]
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 HubDep = Annotated[Hub, Depends(_hub)]
 BlobsDep = Annotated[Blobs, Depends(_blobs)]
+
+
+def _digits(value: object) -> object:
+    if isinstance(value, str) and not _INTEGER.fullmatch(value):
+        raise ValueError("must be an integer")
+    return value
+
+
+def _yes_or_no(value: object) -> object:
+    """`?follow` and `?follow=true` mean the same."""
+    if isinstance(value, str) and value not in _FLAGS:
+        raise ValueError("must be true or false")
+    return _FLAGS[value] if isinstance(value, str) else value
+
+
+_INTEGER = re.compile(r"-?[0-9]{1,15}")
+_FLAGS = {"": True, "true": True, "1": True, "false": False, "0": False}
+
+QueryInt = Annotated[int, BeforeValidator(_digits)]
+"""An integer of the query string, written as one: not `5.0`, `1_0` or `+5`."""
+
+QueryFlag = Annotated[bool, BeforeValidator(_yes_or_no)]
+
 MatchDep = Annotated[str | None, Header(alias="If-Match", max_length=1000)]
-WaitDep = Annotated[int, Query(ge=0, le=60, description="Seconds to wait for the end.")]
+WaitDep = Annotated[QueryInt, Query(ge=0, le=60, description="Seconds to wait for the end.")]
 
 
 def _page(
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
-    offset: Annotated[int, Query(ge=0, le=1_000_000_000)] = 0,
+    limit: Annotated[QueryInt, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
+    offset: Annotated[QueryInt, Query(ge=0, le=1_000_000_000)] = 0,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> PageQuery:
     return PageQuery(limit=limit, offset=offset, cursor=cursor)

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Response
 
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
-from director.api.errors import documented, invalid
+from director.api.errors import documented, refused
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import MatchDep, PageDep, StoreDep
@@ -110,7 +110,4 @@ def _check_patterns(steps: list[Step]) -> None:
             try:
                 Pattern(pattern)
             except PatternError as error:
-                location = ("body", "steps", number, "criteria")
-                problem = {"loc": location, "type": "value_error", "msg": str(error)}
-                body = {"steps": [{"criteria": None}] * (number + 1)}
-                raise invalid([{**problem, "input": pattern}], body) from None
+                raise refused(f"steps.{number}.criteria", str(error), pattern) from None

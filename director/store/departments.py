@@ -80,12 +80,15 @@ def update(
     """Merge a change into a department."""
     row = get(session, principal, id)
     check_match(row, match)
-    for field in ("name", "domain", "capabilities"):
-        if (value := getattr(body, field)) is not None:
-            setattr(row, field, value)
-    row.config = merged(row.config, body.config)
+    for field in {"name", "domain"} & body.model_fields_set:
+        setattr(row, field, getattr(body, field))
+    if "capabilities" in body.model_fields_set:
+        row.capabilities = body.capabilities or []
+    if "config" in body.model_fields_set:
+        row.config = merged(row.config, body.config)
     row.touch()
     session.add(row)
+    sessions.used(session, row.session_id)
     session.flush()
     return row
 
@@ -100,6 +103,7 @@ def delete(session: Session, principal: Principal, id: str, match: str | None) -
     row.deleted_at = utc_now()
     row.touch()
     session.add(row)
+    sessions.used(session, row.session_id)
     session.flush()
     if (parent := session.get(SessionRow, row.session_id)) is not None:
         sessions.tell(session, parent, EventType.SESSION_METRICS)

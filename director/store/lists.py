@@ -7,6 +7,7 @@ from sqlmodel import Session, SQLModel, col, select
 from sqlmodel.sql.expression import SelectOfScalar
 
 from director.domain.errors import ValidationError
+from director.domain.ids import is_id
 from director.domain.pages import PageQuery, Pagination
 
 Row = TypeVar("Row", bound=SQLModel)
@@ -35,7 +36,8 @@ def paged(
 
 
 def _checked(cursor: str) -> str:
-    if not cursor.isascii() or not cursor.replace("_", "").isalnum() or len(cursor) > 64:
-        detail = {"field": "cursor", "issue": "is no cursor of this API", "value": cursor[:80]}
-        raise ValidationError("Invalid input data: cursor", **detail, errors=[detail])
+    if not is_id(cursor.partition("_")[0], cursor):
+        issue = "is no cursor of this API; send the nextCursor of the page before"
+        detail = {"field": "cursor", "issue": issue, "value": cursor[:80]}
+        raise ValidationError(f"Invalid input data: cursor: {issue}", **detail, errors=[detail])
     return cursor

@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
 from director.domain.base import Json
-from director.domain.errors import ConflictError, NotFoundError
+from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.events import EventType
 from director.domain.ids import RUN, new_id
 from director.domain.pages import PageQuery, Pagination
@@ -20,7 +20,6 @@ from director.domain.users import Principal
 from director.domain.workflows import Definition, StartWorkflow
 from director.store import events, sessions, workflows
 from director.store.lists import paged
-from director.store.ownership import visible
 from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
 
 _UNDER_WAY = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
@@ -36,6 +35,7 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
     if going := _open_run(session, workflow_id):
         raise ConflictError(f"workflow {workflow_id} is running already", runId=going)
     definition = workflows.definition(session, workflow_id, workflow.version)
+    _check_startable(session, parent, definition)
     run = RunRow(
         id=new_id(RUN),
         workflow_id=workflow.id,
@@ -60,8 +60,9 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
 
 def get(session: Session, principal: Principal, workflow_id: str, run_id: str) -> RunRow:
     """A run of a workflow, if the principal may see it. Raises NotFoundError."""
+    workflows.get(session, principal, workflow_id)
     row = session.get(RunRow, run_id)
-    if row is None or row.workflow_id != workflow_id or not visible(principal, row.owner_id):
+    if row is None or row.workflow_id != workflow_id:
         raise NotFoundError("run", run_id)
     return row
 
@@ -143,7 +144,8 @@ def count_signal(session: Session, run: RunRow, name: str, data: Json | None) ->
     """Record a signal from outside. Raises ConflictError where the run takes none any more."""
     _check_open(run)
     if run.signal_count >= MAX_SIGNALS:
-        raise ConflictError(f"run {run.id} has had {MAX_SIGNALS} signals, the most that it takes")
+        message = f"run {run.id} has had {MAX_SIGNALS} signals, the most that it takes"
+        raise ConflictError(message, runId=run.id, limit=MAX_SIGNALS)
     run.signal_count += 1
     session.add(run)
     if data is not None:
@@ -300,6 +302,16 @@ def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:
             )
         )
     session.flush()
+
+
+def _check_startable(session: Session, parent: SessionRow, definition: Definition) -> None:
+    """What a definition named when it was written may be gone. Raises ConflictError."""
+    try:
+        workflows.check_references(session, parent, definition)
+    except ValidationError as error:
+        message = f"the workflow cannot run as it is written: {error.details['field']} "
+        message += f"{error.details['issue']} any more; change the workflow first"
+        raise ConflictError(message, **error.details) from None
 
 
 def _open_run(session: Session, workflow_id: str) -> str | None:

@@ -57,6 +57,14 @@ def usable(session: Session, principal: Principal, id: str) -> SessionRow:
     return row
 
 
+def used(session: Session, id: str) -> None:
+    """Begin a session's idle time anew because of a write in it, unless it is over already."""
+    row = session.get(SessionRow, id)
+    if row is not None and status_of(session, row) is not SessionStatus.EXPIRED:
+        row.renew()
+        session.add(row)
+
+
 def listed(
     session: Session, principal: Principal, query: PageQuery, status: SessionStatus | None
 ) -> tuple[list[domain.Session], Pagination]:
@@ -77,14 +85,19 @@ def update(
     body: domain.SessionUpdate,
     match: str | None,
 ) -> SessionRow:
-    """Merge a change into a session."""
+    """Merge a change into a session. One that has expired only `status: active` revives."""
     row = get(session, principal, id)
     check_match(row, match)
-    for field in ("name", "description", "status"):
-        if field in body.model_fields_set and (field == "description" or getattr(body, field)):
-            setattr(row, field, getattr(body, field))
-    row.config = domain.merged(row.config, body.config)
-    row.renew()
+    stays_expired = (
+        status_of(session, row) is SessionStatus.EXPIRED
+        and body.status is not domain.SettableStatus.ACTIVE
+    )
+    for field in {"name", "description", "status"} & body.model_fields_set:
+        setattr(row, field, getattr(body, field))
+    if "config" in body.model_fields_set:
+        row.config = domain.merged(row.config, body.config)
+    if not stays_expired:
+        row.renew()
     row.touch()
     session.add(row)
     session.flush()
@@ -103,7 +116,7 @@ def delete(
     running = open_runs(session, id)
     if running and not force:
         raise ConflictError(
-            f"{len(running)} runs are on in session {id}; cancel them or use ?force=true",
+            f"session {id} has work running; cancel it first, or delete with ?force=true",
             runIds=running[:20],
         )
     for run_id in running:
@@ -115,7 +128,7 @@ def delete(
     row.touch()
     session.add(row)
     session.flush()
-    tell(session, row, EventType.SESSION_DELETED, status="deleted")
+    tell(session, row, EventType.SESSION_DELETED)
     return running
 
 
@@ -160,11 +173,11 @@ def view(session: Session, row: SessionRow) -> domain.Session:
     return domain.Session.model_validate({**row.model_dump(), **present})
 
 
-def tell(session: Session, row: SessionRow, kind: EventType, status: str | None = None) -> None:
+def tell(session: Session, row: SessionRow, kind: EventType) -> None:
     """Append an event of the session to the log."""
     data = {
         "sessionId": row.id,
-        "status": status or status_of(session, row),
+        "status": "deleted" if row.deleted_at else status_of(session, row),
         "metrics": metrics(session, row.id).model_dump(mode="json"),
     }
     events.append(

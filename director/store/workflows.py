@@ -5,11 +5,13 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from director.domain import workflows as domain
+from director.domain.base import Body
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.ids import WORKFLOW, new_id
 from director.domain.pages import PageQuery, Pagination
 from director.domain.runs import RunStatus
 from director.domain.secrets import masked
+from director.domain.sessions import merged
 from director.domain.steps import Step
 from director.domain.times import utc_now
 from director.domain.users import Principal
@@ -40,7 +42,7 @@ def create(session: Session, principal: Principal, body: domain.WorkflowCreate) 
         name=body.name,
         description=body.description,
     )
-    _check_references(session, parent, definition)
+    check_references(session, parent, definition)
     session.add(row)
     session.flush()
     _add_version(session, row, definition)
@@ -90,17 +92,15 @@ def update(
     """Change a workflow. What changes the definition makes a new version; runs keep theirs."""
     row = get(session, principal, id)
     check_match(row, match)
-    if body.name is not None:
-        row.name = body.name
-    if "description" in body.model_fields_set:
-        row.description = body.description
-    changed = {part: getattr(body, part) for part in _PARTS if part in body.model_fields_set}
-    if changed:
+    for field in {"name", "description"} & body.model_fields_set:
+        setattr(row, field, getattr(body, field))
+    if _PARTS & body.model_fields_set:
         parent = sessions.usable(session, principal, row.session_id)
-        new = _changed(definition(session, row.id, row.version), changed)
-        _check_references(session, parent, new)
+        new = _changed(definition(session, row.id, row.version), body)
+        check_references(session, parent, new)
         row.version += 1
         _add_version(session, row, new)
+    sessions.used(session, row.session_id)
     row.touch()
     session.add(row)
     session.flush()
@@ -117,6 +117,7 @@ def delete(session: Session, principal: Principal, id: str, match: str | None) -
     row.deleted_at = utc_now()
     row.touch()
     session.add(row)
+    sessions.used(session, row.session_id)
 
 
 def view(session: Session, row: WorkflowRow) -> domain.Workflow:
@@ -127,11 +128,17 @@ def view(session: Session, row: WorkflowRow) -> domain.Workflow:
     return domain.Workflow.model_validate({**row.model_dump(), **unset, **shown})
 
 
-def _changed(present: domain.Definition, changed: dict[str, Any]) -> domain.Definition:
-    values = {part: getattr(present, part) for part in _PARTS}
-    for part, value in changed.items():
-        values[part] = value if value is not None else domain.Definition.model_fields[part].default
-    return domain.Definition(**values)
+def _changed(present: domain.Definition, body: domain.WorkflowUpdate) -> domain.Definition:
+    values = present.model_dump(mode="json", by_alias=False)
+    for part in _PARTS & body.model_fields_set:
+        value = getattr(body, part)
+        if value is None:
+            del values[part]
+        elif part == "config":
+            values[part] = merged(present.config.model_dump(mode="json"), value)
+        else:
+            values[part] = value.model_dump() if isinstance(value, Body) else value
+    return domain.Definition.model_validate(values)
 
 
 def _add_version(session: Session, row: WorkflowRow, new: domain.Definition) -> None:
@@ -140,7 +147,8 @@ def _add_version(session: Session, row: WorkflowRow, new: domain.Definition) -> 
     session.flush()
 
 
-def _check_references(session: Session, parent: SessionRow, new: domain.Definition) -> None:
+def check_references(session: Session, parent: SessionRow, new: domain.Definition) -> None:
+    """Raise ValidationError where a definition names what is not there for this session."""
     _check_department(session, parent, new.department_id, "departmentId")
     for number, step in enumerate(new.steps):
         _check_step(session, parent, number, step)

@@ -316,6 +316,25 @@ async def test_a_command_that_is_lost_with_its_container_is_repeated_and_says_so
     assert run["steps"][0]["result"]["stdout"] == "x\n"
 
 
+async def test_a_command_that_ends_its_own_container_is_not_repeated_for_ever(
+    stack: Stack,
+) -> None:
+    workflow = await stack.workflow("wait never-opened")
+    await stack.start(workflow["id"])
+    run = await stack.until(workflow["id"], "running")
+    for round in range(1, 5):
+        while len(commands_of(stack, run)) < round:
+            await asyncio.sleep(0.02)
+        stack.runtime.lose(sandbox_of(run))
+
+    ended = await stack.ended(workflow["id"])
+
+    assert ended["status"] == "failed"
+    assert ended["error"]["code"] == "SANDBOX_FAILED"
+    assert "4 times" in ended["error"]["message"]
+    assert len(commands_of(stack, run)) == 4
+
+
 def commands_of(stack: Stack, run: dict) -> list:
     """The commands that a run has started, in order."""
     sandbox = sandbox_of(run)

@@ -1,0 +1,51 @@
+"""The API's description: what the framework adds wrongly goes, what every route can say comes."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from director.api.errors import documented
+from director.domain.errors import (
+    AuthorizationError,
+    DirectorError,
+    MediaTypeError,
+    PayloadTooLargeError,
+)
+
+_METHODS = ("get", "post", "put", "patch", "delete")
+_ENVELOPE = {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
+
+
+def install_openapi(app: FastAPI) -> None:
+    """Complete the description that the framework makes of the routes."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(generate())
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(schema: dict[str, Any]) -> None:
+    for path in schema["paths"].values():
+        for method in _METHODS:
+            if method in path:
+                _complete_operation(method, path[method])
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+
+
+def _complete_operation(method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)  # validation is a 400 here
+    kinds: list[type[DirectorError]] = [DirectorError]
+    if operation.get("security") and method != "get":
+        kinds.append(AuthorizationError)
+    if "requestBody" in operation:
+        kinds += [PayloadTooLargeError, MediaTypeError]
+    for kind in kinds:
+        description = documented(kind)[kind.status]["description"]
+        told = {"description": description, "content": {"application/json": _ENVELOPE}}
+        responses.setdefault(str(kind.status), told)
