@@ -30,17 +30,6 @@ def fill(text: str, context: dict[str, Any], *, shell: bool = False) -> str:
     return _TEMPLATE.sub(value_of, text)
 
 
-def fill_all(value: Any, context: dict[str, Any]) -> Any:
-    """Fill every string inside lists and objects."""
-    if isinstance(value, str):
-        return fill(value, context)
-    if isinstance(value, list):
-        return [fill_all(item, context) for item in value]
-    if isinstance(value, dict):
-        return {key: fill_all(item, context) for key, item in value.items()}
-    return value
-
-
 def _lookup(path: str, context: dict[str, Any]) -> Any:
     value: Any = context
     for key in path.split(".")[1:]:
