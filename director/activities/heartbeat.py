@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 _PERIOD = 1.0
 
@@ -37,10 +37,15 @@ def cancel_requested() -> bool:
     Raises a retryable error where the activity must let go without stopping anything: its worker
     shuts down, or Temporal gave the attempt up. The next attempt finds the command running."""
     if activity.is_worker_shutdown():
-        raise ApplicationError("the worker is going away; the next one goes on", type="Detached")
+        raise _detached("the worker is going away; the next one goes on")
     if not activity.is_cancelled():
         return False
     details = activity.cancellation_details()
     if details is not None and details.cancel_requested:
         return True
-    raise ApplicationError("Temporal gave this attempt up; the next one goes on", type="Detached")
+    raise _detached("Temporal gave this attempt up; the next one goes on")
+
+
+def _detached(why: str) -> ApplicationError:
+    # Benign: nothing is wrong, so that no trace of it belongs into the log.
+    return ApplicationError(why, type="Detached", category=ApplicationErrorCategory.BENIGN)

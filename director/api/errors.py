@@ -25,6 +25,18 @@ _ISSUES = {
     "union_tag_not_found": "is required",
     "extra_forbidden": "is no known field",
 }
+_BOUNDS = {
+    "union_tag_invalid": "is no known type; known: {expected_tags}",
+    "string_too_short": "must have a length of at least {min_length}",
+    "too_short": "must have a length of at least {min_length}",
+    "string_too_long": "must have a length of at most {max_length}",
+    "too_long": "must have a length of at most {max_length}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "enum": "must be {expected}",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "must match {pattern}",
+}
 _ABSENT = ("missing", "union_tag_not_found")
 _TAGS = ("union_tag_invalid", "union_tag_not_found")
 _TYPES = {
@@ -131,29 +143,23 @@ def refused(field: str, issue: str, value: str | None = None) -> errors.Validati
 def _merged(found: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Tell one problem for each field: where a value may be of several types, the model complains
     once for each, also when it is of the right type and something inside of it is wrong."""
-    fields = {detail["field"] for kind, detail in found if kind not in _TYPES}
-    above = {field[:at] for field in fields for at, char in enumerate(field) if char == "."}
-    merged: dict[str, dict[str, Any]] = {}
     told: list[dict[str, Any]] = []
+    by_type: dict[str, dict[str, Any]] = {}
+    better = {detail["field"] for kind, detail in found if kind not in _TYPES}
+    fields = {detail["field"] for _, detail in found}
+    inside = {field[:at] for field in fields for at, char in enumerate(field) if char == "."}
     for kind, detail in found:
         field = detail["field"]
+        if kind == "too_short" and field in inside:
+            continue  # what is wrong inside was not counted
         if kind not in _TYPES:
             told.append(detail)
-        elif field in merged:
-            merged[field]["issue"] += f" or {_TYPES[kind]}"
-        elif field not in fields | above:
-            merged[field] = detail
+        elif field in by_type:
+            by_type[field]["issue"] += f" or {_TYPES[kind]}"
+        elif field not in better | inside:
+            by_type[field] = detail
             told.append(detail)
-    return [detail for detail in told if not _holds_another(detail, told, merged)]
-
-
-def _holds_another(
-    detail: dict[str, Any], told: list[dict[str, Any]], merged: dict[str, Any]
-) -> bool:
-    inside = detail["field"] + "."
-    return merged.get(detail["field"]) is detail and any(
-        other["field"].startswith(inside) for other in told
-    )
+    return told
 
 
 def _detail(problem: Any, body: Any) -> dict[str, Any]:
@@ -176,8 +182,8 @@ def _issue(problem: Any) -> str:
         return _ISSUES[kind]
     if kind in _TYPES:
         return f"must be {_TYPES[kind]}"
-    if kind == "union_tag_invalid":
-        return f"is no known type; known: {problem['ctx']['expected_tags']}"
+    if kind in _BOUNDS:
+        return _BOUNDS[kind].format(**problem["ctx"])
     return str(problem["msg"]).removeprefix("Value error, ")
 
 

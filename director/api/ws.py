@@ -3,13 +3,16 @@
 import asyncio
 import json
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import Field, TypeAdapter, ValidationError
+from starlette.types import Message
 
+from director.api.errors import invalid, refused
 from director.api.hub import Hub, Subscription
 from director.api.principals import login_is_live, principal_of
 from director.api.requests import parse_json
@@ -27,10 +30,19 @@ from director.store.ownership import visible
 log = structlog.get_logger()
 router = APIRouter()
 
-AUTH_SECONDS = 10
-LOGIN_CHECK_SECONDS = 5
+MAX_FRAME = 64 * 1024
+"""Bytes of a frame of the client."""
+
 _REPLAY = 500
 _BAD_TOKEN, _NO_AUTH, _FORBIDDEN, _SLOW = 4401, 4408, 4403, 4008
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a client may take to authenticate, and how often its login is looked at."""
+
+    auth_seconds: float = 10
+    login_check_seconds: float = 5
 
 
 class AuthFrame(Body):
@@ -41,11 +53,14 @@ class AuthFrame(Body):
     cursor: Annotated[Int, Field(ge=0)] | None = None
 
 
+MessageType = Literal["session_update", "workflow_progress", "sandbox_event", "security_alert"]
+
+
 class SubscribeFrame(Body):
     """Narrows what is sent; an empty one widens it again."""
 
     type: Literal["subscribe"]
-    types: list[str] | None = None
+    types: list[MessageType] | None = None
     session_id: str | None = None
     workflow_id: str | None = None
 
@@ -68,7 +83,8 @@ async def connect(socket: WebSocket) -> None:
     """Serve one client until it goes, is too slow, or its login is revoked."""
     await socket.accept()
     state = socket.app.state
-    connection = _Connection(socket, state.store, state.tokens, state.hub)
+    timing = getattr(state, "websocket_timing", Timing())
+    connection = _Connection(socket, state.store, state.tokens, state.hub, timing)
     try:
         await connection.serve()
     except _ClosedError as closed:
@@ -79,8 +95,12 @@ async def connect(socket: WebSocket) -> None:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, store: Store, tokens: Tokens, hub: Hub) -> None:
+    def __init__(
+        self, socket: WebSocket, store: Store, tokens: Tokens, hub: Hub, timing: Timing
+    ) -> None:
         self._socket, self._store, self._tokens, self._hub = socket, store, tokens, hub
+        self._timing = timing
+        self._sent = 0
         self._id = new_id(CONNECTION)
         self._filter = SubscribeFrame(type="subscribe")
         self._principal: Principal
@@ -93,7 +113,8 @@ class _Connection:
             cursor = subscription.position
             await self._send({"connectionId": self._id, "cursor": cursor}, "auth_ok")
             if frame.cursor is not None:
-                await self._replay(frame.cursor, cursor)
+                await self._resume(frame.cursor, cursor)
+            self._sent = max(self._sent, cursor)
             await self._until_one_ends(subscription)
 
     async def _until_one_ends(self, subscription: Subscription) -> None:
@@ -110,9 +131,10 @@ class _Connection:
 
     async def _first_frame(self) -> AuthFrame:
         try:
-            frame = await asyncio.wait_for(self._receive(), AUTH_SECONDS)
+            frame = await asyncio.wait_for(self._receive(), self._timing.auth_seconds)
         except TimeoutError:
-            raise _ClosedError(_NO_AUTH, f"no auth frame within {AUTH_SECONDS} s") from None
+            message = f"no auth frame within {self._timing.auth_seconds:g} s"
+            raise _ClosedError(_NO_AUTH, message) from None
         if isinstance(frame, AuthFrame):
             return frame
         await self._refuse("the first frame must be of type auth")
@@ -129,6 +151,14 @@ class _Connection:
             raise _ClosedError(_FORBIDDEN, "the token is another user's")
         self._principal = principal
         structlog.contextvars.bind_contextvars(connection_id=self._id, user_id=principal.user_id)
+
+    async def _resume(self, cursor: int, until: int) -> None:
+        """Send what was missed. A cursor that this log never gave is no place to go on from."""
+        if cursor > await self._store.fetch(events.newest):
+            await self._send({"cursor": until}, "resync_required")
+            return
+        self._sent = cursor
+        await self._replay(cursor, until)
 
     async def _replay(self, after: int, until: int) -> None:
         while after < until:
@@ -151,27 +181,32 @@ class _Connection:
             frame = await self._receive()
             if isinstance(frame, AuthFrame):
                 await self._authenticate(frame)
-                await self._send({"connectionId": self._id, "cursor": None}, "auth_ok")
+                await self._send({"connectionId": self._id, "cursor": self._sent}, "auth_ok")
             elif frame is not None:
                 self._filter = frame
 
     async def _watch_login(self) -> None:
         while await login_is_live(self._principal.login_id, self._store):
-            await asyncio.sleep(LOGIN_CHECK_SECONDS)
+            await asyncio.sleep(self._timing.login_check_seconds)
         raise _ClosedError(_BAD_TOKEN, "the login was revoked")
 
     async def _receive(self) -> AuthFrame | SubscribeFrame | None:
-        text = await self._socket.receive_text()
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
         try:
-            return _FRAME.validate_python(parse_json(text.encode()))
-        except (ValidationError, DirectorError, UnicodeError):
-            await self._refuse("a frame is an object of type auth or subscribe", "error")
+            return _read(message)
+        except DirectorError as error:
+            await self._send({"message": error.message, "details": error.details}, "error")
             return None
 
-    async def _refuse(self, message: str, kind: str = "auth_error") -> None:
-        await self._send({"message": message}, kind)
+    async def _refuse(self, message: str) -> None:
+        await self._send({"message": message}, "auth_error")
 
     async def _send_event(self, event: Event) -> None:
+        if event.id <= self._sent:
+            return
+        self._sent = event.id
         if not visible(self._principal, event.owner_id) or not self._wanted(event):
             return
         beside = {"id": event.id, "seq": event.seq, "event": event.type}
@@ -189,3 +224,17 @@ class _Connection:
     async def _send(self, data: Json, kind: str, beside: dict[str, Any] | None = None) -> None:
         frame = {"type": kind, "data": data, **(beside or {})}
         await self._socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+
+
+def _read(message: Message) -> AuthFrame | SubscribeFrame:
+    """The frame of a message. Raises ValidationError of the API."""
+    content = message.get("bytes")
+    raw = content if content is not None else str(message.get("text")).encode("utf-8", "replace")
+    if len(raw) > MAX_FRAME:
+        raise refused("frame", f"must be at most {MAX_FRAME} bytes")
+    body = parse_json(raw)
+    try:
+        return _FRAME.validate_python(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        raise invalid([{**one, "loc": ("body", *one["loc"])} for one in found], body) from None

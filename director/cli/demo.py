@@ -105,13 +105,12 @@ def _place(
     owned = owns_engine(home)
     try:
         prepare(home, say)
-        with serving(home, ports, say) as stack:
+        with _removing_sandboxes(home, unsettled), serving(home, ports, say) as stack:
             try:
                 moved = stack.ports != ports
                 yield Place(stack.api, stack.ui, namespace, home, False, moved), stack.check
             finally:
                 say("\nStopping what the demo started …")
-        _remove_sandboxes(home, unsettled)
     except ServedAlreadyError as error:
         raise StackError("Director is just being started from this home; try again soon") from error
     finally:
@@ -119,13 +118,18 @@ def _place(
             stop_engine(home, say)
 
 
-def _remove_sandboxes(home: Path, runs: set[str]) -> None:
-    if runs:
-        client = docker.from_env()
-        runtime = DockerRuntime(client, home, installation_id(home), {})
-        for run_id in runs:
-            runtime.remove(sandbox_id(run_id))
-        client.close()
+@contextmanager
+def _removing_sandboxes(home: Path, unsettled: set[str]) -> Iterator[None]:
+    """Remove in the end what a worker would have removed, had it lived."""
+    try:
+        yield
+    finally:
+        if unsettled:
+            client = docker.from_env()
+            runtime = DockerRuntime(client, home, installation_id(home), {})
+            for run_id in unsettled:
+                runtime.remove(sandbox_id(run_id))
+            client.close()
 
 
 @contextmanager

@@ -176,7 +176,13 @@ def _start(state: Path, say: Say) -> Engine:
     say(f"No Docker engine answers: starting dockerd (log: {_log(state)}) …")
     leftovers.remember(state)
     pid = _spawn(["dockerd", "--pidfile", str(_pidfile(state)), *_live_restore()], _log(state))
-    if _await(lambda: _answers() or not _alive(pid), _START_SECONDS) and (engine := answering()):
+    try:
+        settled = _await(lambda: _answers() or not _alive(pid), _START_SECONDS)
+    except BaseException:
+        # Whoever interrupts this stops the engine, and finds it by its pid file.
+        _await(lambda: _own_pid(state) is not None or not _alive(pid), _ANSWER_SECONDS)
+        raise
+    if settled and (engine := answering()):
         say(f"Docker {engine.version} answers.")
         return replace(engine, started=True)
     end = "\n".join(_log(state).read_text(errors="replace").splitlines()[-15:])

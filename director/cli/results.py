@@ -116,9 +116,10 @@ def print_next(console: Console, last: Json, place: Place, environ: Mapping[str,
         console.print("To read the last run back, paste this:")
     else:
         console.print(f"The servers are stopped; the data stays in {place.home}.")
-        console.print(f"Next: `{up_command(environ)}` serves it again, and these links work then.")
+        works = "these links work then"
         if place.moved:
-            console.print("It prints its addresses: some ports were taken, so they may differ.")
+            works = "its addresses may differ from these, since some ports were taken"
+        console.print(f"Next: `{up_command(environ)}` serves it again, and {works}.")
         console.print("While it serves, paste this to read the last run back:")
     console.print(Text(f"\n{read_back(last, place, environ)}\n"), soft_wrap=True)
 

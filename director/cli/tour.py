@@ -11,6 +11,7 @@ from director.cli.examples import CRITERIA, EXAMPLES, FOLDER, Example, pack
 from director.cli.results import Result, print_end
 from director.cli.screens import Screen
 from director.cli.show import RunShow
+from director.cli.stack import StackError
 from director.domain.base import Json
 from director.domain.runs import RunStatus
 
@@ -63,9 +64,10 @@ class Tour:
             run = RunShow(example.name, started["runId"], example.steps)
             self._unsettled.add(run.run_id)
             self._watch(run, f"/workflows/{workflow}/runs/{run.run_id}")
-        except BaseException:
+        except BaseException as error:
             self._screen.end()
-            self._cancel(workflow)
+            # What is broken cannot be waited for.
+            self._cancel(workflow, 0 if isinstance(error, StackError) else _CANCEL_SECONDS)
             raise
         self._screen.end()
         self._unsettled.discard(run.run_id)
@@ -95,7 +97,7 @@ class Tour:
     def _watch(self, run: RunShow, path: str) -> None:
         self._screen.begin(run)
         self._feed.follow(f"{path}/steps/1/output")
-        frames = _Frames()
+        frames = Frames()
         heard = time.monotonic()
         while not run.status.ended or frames.waiting:
             for item in self._feed.take(_PERIOD):
@@ -115,7 +117,7 @@ class Tour:
         lines = run.tail.close() if content is None else run.tail.feed(content)
         self._screen.wrote(run, lines)
 
-    def _cancel(self, workflow: str) -> None:
+    def _cancel(self, workflow: str, seconds: int) -> None:
         """Cancel what was started and may still run; where that fails the sandbox stays noted."""
         path = f"/workflows/{workflow}"
         try:
@@ -125,7 +127,7 @@ class Tour:
             self._unsettled.add(run["runId"])
             if not RunStatus(run["status"]).ended:
                 self._screen.console.print(f"Cancelling {run['runId']} …")
-                run = self._client.post(f"{path}/cancel?wait={_CANCEL_SECONDS}")
+                run = self._client.post(f"{path}/cancel?wait={seconds}")
         except ClientError as error:
             self._screen.console.print(f"The run could not be cancelled: {error}")
             return
@@ -133,7 +135,7 @@ class Tour:
             self._unsettled.discard(run["runId"])
 
 
-class _Frames:
+class Frames:
     """Frames in their order; the end of a command is held until its output has been shown."""
 
     def __init__(self) -> None:
@@ -141,9 +143,11 @@ class _Frames:
         self._held_since: float | None = None
 
     def add(self, frame: Json) -> None:
+        """Take a frame in."""
         self.waiting.append(frame)
 
     def due(self, more_output: bool) -> Iterator[Json]:
+        """Give the frames whose turn it is; `more_output` tells that some is still to come."""
         while self.waiting and not (more_output and self._holds(self.waiting[0])):
             self._held_since = None
             yield self.waiting.popleft()

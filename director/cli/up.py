@@ -156,8 +156,8 @@ def _locked(home: Path) -> Iterator[Path]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ServedAlreadyError(_read(path)) from None
+        path.write_text("")  # one that was killed left its address there
         yield path
-        path.write_text("")
 
 
 def _read(path: Path) -> Served | None:

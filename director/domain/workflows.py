@@ -33,11 +33,14 @@ class SandboxConfig(Body):
     resource_limits: ResourceLimits | None = None
 
 
+MaxRetries = Annotated[Int, Field(ge=0, le=99)]
+
+
 class WorkflowConfig(Body):
     """Bounds of a run. `timeout` counts neither queued nor paused time."""
 
     timeout: Millis = DEFAULT_RUN_TIMEOUT_MS
-    max_retries: Annotated[Int, Field(ge=0, le=99)] = 0
+    max_retries: MaxRetries = 0
     sandbox: SandboxConfig | None = None
 
 
@@ -53,6 +56,14 @@ def _check_paths(files: dict[str, str]) -> dict[str, str]:
 
 
 Files = Annotated[dict[str, str], Field(max_length=1000), AfterValidator(_check_paths)]
+
+
+class WorkflowConfigUpdate(Body):
+    """Bounds to change; null is the default again."""
+
+    timeout: Millis | None = None
+    max_retries: MaxRetries | None = None
+    sandbox: SandboxConfig | None = None
 
 
 class WorkspaceSource(Body):
@@ -108,7 +119,7 @@ class WorkflowUpdate(Body):
     name: Annotated[Name | None, NotNull] = None
     description: Description | None = None
     steps: Annotated[CoherentSteps | None, NotNull] = None
-    config: WorkflowConfig | None = None
+    config: WorkflowConfigUpdate | None = None
     environment: Variables | None = None
     department_id: str | None = None
     workspace: WorkspaceSource | None = None

@@ -12,6 +12,7 @@ from director.sandbox.runtime import SandboxError
 from director.sandbox.spool import SUPERVISOR_PROCESSES
 
 TOOLS = "/director/tools"
+HOSTNAME = "sandbox"
 SPARE_PROCESSES = 2 * SUPERVISOR_PROCESSES
 """What the engine allows on top of the processes that commands may have: a command meets the
 limit of its user first, so that the supervisor can still fork when a command cannot."""
@@ -70,6 +71,7 @@ def container_config(
         binds=_binds(folder),
         init=True,
         network_mode="none",
+        extra_hosts={HOSTNAME: "127.0.0.1"},
         cap_drop=["ALL"],
         security_opt=["no-new-privileges:true"],
         shm_size=_SHM,
@@ -81,7 +83,7 @@ def container_config(
         "command": ["serve"],
         "user": f"{folder.uid}:{folder.uid}",
         "working_dir": "/workspace",
-        "hostname": "sandbox",
+        "hostname": HOSTNAME,
         "environment": _environment(image_environment),
         "labels": dict(labels),
         "stop_signal": "SIGTERM",

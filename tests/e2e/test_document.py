@@ -65,7 +65,7 @@ def _in_node(director: Installation, program: Path, environ: dict[str, str]) -> 
     return said.decode()
 
 
-def test_as_printed_the_workflow_fails_since_there_is_no_project_and_says_so(
+def test_as_printed_the_workflow_fails_as_it_has_no_project_and_says_so(
     printed: Report,
 ) -> None:
     run = printed["run"]

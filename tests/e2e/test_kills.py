@@ -1,12 +1,16 @@
 """Parts of Director are killed in the middle of a run, and the run reaches its end."""
 
+import json
 import re
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 from e2e.installation import Data, Installation, until
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -46,7 +50,7 @@ def assert_ran_once(director: Installation, workflow_id: str) -> Data:
     return run
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_a_worker_that_ends_in_the_middle_of_a_command_does_not_make_it_run_twice(
     whole: Installation, number: signal.Signals
 ) -> None:
@@ -56,13 +60,48 @@ def test_a_worker_that_ends_in_the_middle_of_a_command_does_not_make_it_run_twic
     assert step["status"] == "running", "nobody waited for the command"
     whole.stack.begin("worker")
     assert_ran_once(whole, workflow_id)
+    assert "Traceback" not in whole.logs(), "handing over is nothing out of the ordinary"
 
 
-def test_the_api_is_killed_and_the_run_goes_on(whole: Installation) -> None:
-    workflow_id = begin(whole)
-    whole.end("api")
+def test_the_api_is_killed_and_a_listener_that_resumes_misses_nothing_and_hears_nothing_twice(
+    whole: Installation,
+) -> None:
+    with listening(whole) as socket:
+        workflow_id = begin(whole)
+        heard = list(frames(socket, until_silent=True))
+        whole.end("api")
+        heard += frames(socket)
     whole.heal()
-    assert_ran_once(whole, workflow_id)
+    run = assert_ran_once(whole, workflow_id)
+    with listening(whole, cursor=heard[-1]["id"]) as socket:
+        for frame in frames(socket):
+            heard.append(frame)
+            if frame["data"].get("status") == "completed":
+                break
+    of_run = [frame for frame in heard if frame["data"].get("runId") == run["runId"]]
+    assert [frame["seq"] for frame in of_run] == list(range(1, len(of_run) + 1))
+    assert [frame["id"] for frame in heard] == sorted({frame["id"] for frame in heard})
+
+
+@contextmanager
+def listening(director: Installation, **auth: Any) -> Iterator[ClientConnection]:
+    """A WebSocket that is authenticated as admin."""
+    token = director.user.login()
+    with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
+        socket.send(json.dumps({"type": "auth", "token": token, **auth}))
+        assert json.loads(socket.recv(timeout=10))["type"] == "auth_ok"
+        yield socket
+
+
+def frames(socket: ClientConnection, *, until_silent: bool = False) -> Iterator[Data]:
+    """What comes, until the connection breaks or nothing has come for half a second."""
+    try:
+        while True:
+            yield json.loads(socket.recv(timeout=0.5 if until_silent else 30))
+    except TimeoutError:
+        assert until_silent, "the frame that was waited for did not come"
+    except ConnectionClosed:
+        return
 
 
 def test_the_temporal_server_is_killed_and_the_run_goes_on(whole: Installation) -> None:

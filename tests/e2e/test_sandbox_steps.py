@@ -1,8 +1,10 @@
 """What an `execute` step may do and see in its sandbox, asked through the API."""
 
 import asyncio
+import io
 import json
 import sqlite3
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -168,13 +170,64 @@ def test_files_of_the_workspace_belong_to_the_sandboxs_user(user: User) -> None:
     assert user.output(run, 2) == "hello\nmore\n"
 
 
+TOOLS = """
+git init -q there && cd there && echo a > a && git add a
+git -c user.name=me -c user.email=me@here commit -q -m first && git log --format=%s
+"""
+PYTHON = """
+import getpass, locale, multiprocessing, os, pathlib, socket, sys, tempfile
+assert getpass.getuser() == "sandbox"
+assert pathlib.Path.home() == pathlib.Path(os.environ["HOME"])
+pathlib.Path.home().joinpath("kept").write_text("x")
+assert locale.getpreferredencoding() == sys.stdout.encoding.upper() == "UTF-8"
+assert multiprocessing.Pool(2).map(abs, [-1]) == [1], "needs /dev/shm"
+server = socket.create_server((socket.gethostname(), 0))
+socket.create_connection(("localhost", server.getsockname()[1]))
+tempfile.TemporaryFile().write(b"x")
+assert sys.stdin.read() == "" and not sys.stdout.isatty()
+"""
+NODE = """
+const server = require('node:http').createServer((_, answer) => answer.end('served'));
+server.listen(0, 'localhost', async () => {
+  const answer = await fetch(`http://localhost:${server.address().port}`);
+  console.log(require('node:os').userInfo().username, await answer.text());
+  server.close();
+});
+"""
+
+
+def test_a_project_finds_the_tools_and_places_that_test_suites_use(user: User) -> None:
+    run = user.run(
+        TOOLS, ["python3", "-c", PYTHON], ["node", "-e", NODE], "python3 -m venv v && v/bin/python"
+    )
+    assert run["status"] == "completed", run["error"]
+    assert user.output(run, 1) == "first\n"
+    assert user.output(run, 3) == "sandbox served\n"
+
+
+def test_programs_of_an_archive_keep_their_modes_and_links(user: User) -> None:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        script = b"#!/bin/sh\necho ran\n"
+        program = tarfile.TarInfo("bin/program")
+        program.mode, program.size = 0o755, len(script)
+        tar.addfile(program, io.BytesIO(script))
+        link = tarfile.TarInfo("node_modules/.bin/program")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../bin/program"
+        tar.addfile(link)
+    archive = user.archive(content.getvalue())
+    run = user.run("bin/program; node_modules/.bin/program", workspace={"archiveId": archive})
+    assert user.output(run, 1) == "ran\nran\n"
+
+
 def test_a_sandbox_has_no_network(director: Installation, user: User) -> None:
+    port = director.stack.ports.api
     call = (
-        "import socket\n"
-        "for place in [('127.0.0.1', {port}), ('172.17.0.1', {port}), ('1.1.1.1', 53)]:\n"
-        "    try: socket.create_connection(place, 2); print('reached', place)\n"
-        "    except OSError as error: print('refused')\n"
-    ).format(port=director.stack.ports.api)
+        f"import socket\n"
+        f"for place in [('127.0.0.1', {port}), ('172.17.0.1', {port}), ('1.1.1.1', 53)]:\n"
+        f"    try: socket.create_connection(place, 2); print('reached', place)\n"
+        f"    except OSError as error: print('refused')\n"
+    )
     run = user.run("ls /sys/class/net", ["python3", "-c", call])
     assert user.output(run, 1) == "lo\n"
     assert user.output(run, 2) == "refused\n" * 3

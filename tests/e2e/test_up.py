@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import pytest
 from e2e.installation import User, containers, listening, quiet_ports, remove_containers, until
@@ -36,8 +36,12 @@ class Up:
         assert self.process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self.process.stdout,))
         self._reader.start()
+
+    def wait(self) -> Self:
+        """Wait until it serves."""
         until(lambda: _READY in self.text or self.process.poll() is not None, "it is up")
         assert self.process.poll() is None, self.text
+        return self
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
@@ -92,7 +96,7 @@ def up(environ: dict[str, str], home: Path) -> Iterator[Callable[[], Up]]:
 
     def up() -> Up:
         begun.append(Up(environ))
-        return begun[-1]
+        return begun[-1].wait()
 
     yield up
     for one in begun:
@@ -181,6 +185,7 @@ def test_down_stops_what_another_process_serves_and_its_sandboxes(
     client = user(served)
     run = client.start(client.workflow("echo on; sleep 60"))
     until(lambda: "on" in client.output(run, 1), "the command runs")
+    assert _running(home) != []
     down = director("down", environ)
     assert down.returncode == 0, down.stderr
     assert str(home) in down.stdout, "it says where the data stays"

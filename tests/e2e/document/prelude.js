@@ -29,4 +29,9 @@ async function call(path, options) {
   return (await response.json()).data;
 }
 
+setTimeout(() => {
+  console.error('the program has not ended after 90 s');
+  process.exit(1);
+}, 90_000);
+
 // -- the document --

@@ -1,0 +1,440 @@
+"""The WebSocket as its own client meets it."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from support.server import free_port
+from support.stack import ADMIN_PASSWORD, Data, Stack, logged_in
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from director.api.app import create_app
+from director.api.ws import MAX_FRAME, Timing
+from director.settings import read_settings
+
+Frames = list[Data]
+
+
+def token_of(http: httpx.AsyncClient) -> str:
+    """The access token that a client sends."""
+    return http.headers["Authorization"].removeprefix("Bearer ")
+
+
+async def read(socket: ClientConnection) -> Data:
+    """The next frame."""
+    return dict(json.loads(await asyncio.wait_for(socket.recv(), 30)))
+
+
+async def send(socket: ClientConnection, **frame: Any) -> None:
+    """Send a frame."""
+    await socket.send(json.dumps(frame))
+
+
+async def closed(socket: ClientConnection) -> int:
+    """Read until the server closes; gives the code."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await asyncio.wait_for(socket.recv(), 30)
+    assert socket.close_code is not None
+    return socket.close_code
+
+
+def opened(url: str) -> Any:
+    """Connect without a word."""
+    return connect(url.replace("http", "ws") + "/v1/ws", max_size=None)
+
+
+@asynccontextmanager
+async def listening(stack: Stack, http: httpx.AsyncClient) -> AsyncIterator[ClientConnection]:
+    """Connect as somebody."""
+    async with opened(stack.url) as socket:
+        await send(socket, type="auth", token=token_of(http))
+        assert (await read(socket))["type"] == "auth_ok"
+        yield socket
+
+
+async def until(socket: ClientConnection, workflow_id: str, event: str) -> Frames:
+    """All frames of a workflow up to an event."""
+    frames: Frames = []
+    while not frames or frames[-1]["event"] != event:
+        frame = await read(socket)
+        if frame["data"].get("workflowId") == workflow_id:
+            frames.append(frame)
+    return frames
+
+
+# --- who may listen
+
+
+async def test_a_good_token_is_answered_with_the_connection_and_the_cursor(stack: Stack) -> None:
+    async with opened(stack.url) as socket:
+        await send(socket, type="auth", token=token_of(stack.http))
+        frame = await read(socket)
+    assert frame["type"] == "auth_ok"
+    assert frame["data"]["connectionId"].startswith("con_")
+    assert isinstance(frame["data"]["cursor"], int)
+
+
+@pytest.mark.parametrize("token", ["garbage", "", "a.b.c"])
+async def test_a_wrong_token_is_told_and_closed_with_4401(stack: Stack, token: str) -> None:
+    async with opened(stack.url) as socket:
+        await send(socket, type="auth", token=token)
+        frame = await read(socket)
+        assert (frame["type"], bool(frame["data"]["message"])) == ("auth_error", True)
+        assert await closed(socket) == 4401
+
+
+@pytest.mark.parametrize(
+    "frame", ['{"type": "subscribe"}', "garbage", "[]", '{"type": "auth"}', "", b"\x00\xff"]
+)
+async def test_another_first_frame_is_told_and_closed_with_4401(
+    stack: Stack, frame: str | bytes
+) -> None:
+    async with opened(stack.url) as socket:
+        await socket.send(frame)
+        kinds = [(await read(socket))["type"]]
+        while kinds[-1] != "auth_error":
+            kinds.append((await read(socket))["type"])
+        assert await closed(socket) == 4401
+
+
+async def test_a_refresh_token_is_no_access_token(stack: Stack) -> None:
+    body = {"username": "admin", "password": ADMIN_PASSWORD}
+    pair = await stack.call("POST", "/auth/login", body)
+    async with opened(stack.url) as socket:
+        await send(socket, type="auth", token=pair["refreshToken"])
+        assert (await read(socket))["type"] == "auth_error"
+        assert await closed(socket) == 4401
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals to pytest."""
+        yield
+
+
+@dataclass
+class Impatient:
+    """An API of its own that waits for nobody, with nothing behind it."""
+
+    url: str
+    http: httpx.AsyncClient
+
+
+@pytest.fixture(scope="module")
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Impatient]:
+    home: Path = tmp_path_factory.mktemp("impatient")
+    port = free_port()
+    settings = read_settings(
+        {
+            "DIRECTOR_HOME": str(home),
+            "DIRECTOR_TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}",
+            "DIRECTOR_ADMIN_PASSWORD": ADMIN_PASSWORD,
+        }
+    )
+    app = create_app(settings)
+    app.state.websocket_timing = Timing(auth_seconds=0.1, login_check_seconds=0.05)
+    server = _Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    http = await logged_in(f"http://127.0.0.1:{port}", "admin")
+    yield Impatient(f"http://127.0.0.1:{port}", http)
+    await http.aclose()
+    server.should_exit = True
+    await task
+
+
+async def test_who_says_nothing_in_time_is_closed_with_4408(impatient: Impatient) -> None:
+    async with opened(impatient.url) as socket:
+        assert await closed(socket) == 4408
+
+
+async def test_a_revoked_login_closes_its_socket_and_no_other(impatient: Impatient) -> None:
+    leaving = await logged_in(impatient.url, "admin")
+    async with opened(impatient.url) as staying, opened(impatient.url) as socket:
+        for each, http in ((staying, impatient.http), (socket, leaving)):
+            await send(each, type="auth", token=token_of(http))
+            assert (await read(each))["type"] == "auth_ok"
+
+        assert (await leaving.post("/auth/logout")).status_code == 200
+
+        assert await closed(socket) == 4401
+        await impatient.http.post("/sessions", json={"type": "a", "name": "x"})
+        assert (await read(staying))["type"] == "session_update"
+    await leaving.aclose()
+
+
+async def test_another_users_token_on_an_open_socket_is_closed_with_4403(
+    stack: Stack, operator: httpx.AsyncClient
+) -> None:
+    async with stack.listening() as socket:
+        await send(socket, type="auth", token=token_of(operator))
+        assert await closed(socket) == 4403
+
+
+async def test_a_fresh_token_of_the_same_user_is_taken(stack: Stack) -> None:
+    fresh = await logged_in(stack.url, "admin")
+    async with stack.listening() as socket:
+        await send(socket, type="auth", token=token_of(fresh))
+        while (frame := await read(socket))["type"] != "auth_ok":
+            pass
+        assert frame["data"]["cursor"] > 0, "from where to go on after a break"
+    await fresh.aclose()
+
+
+# --- what is heard
+
+
+async def test_a_runs_frames_tell_its_story_in_order(stack: Stack) -> None:
+    workflow = await stack.workflow("say one", {"type": "verify", "criteria": "no errors"})
+    async with stack.listening() as socket:
+        run = await stack.start(workflow["id"])
+        frames = await until(socket, workflow["id"], "workflow.completed")
+
+    assert {frame["type"] for frame in frames} == {"workflow_progress"}
+    assert [frame["event"] for frame in frames] == [
+        "workflow.queued",
+        "workflow.started",
+        "step.ended",
+        "step.started",
+        "step.ended",
+        "workflow.completed",
+    ]
+    for frame in frames:
+        assert frame["data"]["runId"] == run["runId"]
+        assert frame["data"]["sessionId"] == workflow["sessionId"]
+        assert frame["data"]["totalSteps"] == 2
+        assert frame["timestamp"].endswith("Z")
+    data = [frame["data"] for frame in frames]
+    assert [each["step"] for each in data] == [0, 0, 1, 1, 2, 2]
+    assert [each["progress"] for each in data] == [0, 0, 50, 50, 99, 100]
+    assert [each["status"] for each in data] == ["queued", *["running"] * 4, "completed"]
+    began = data[1]["currentStep"]
+    assert (began["type"], began["status"]) == ("execute", "running")
+    assert began["startTime"].endswith("Z")
+    assert data[3]["currentStep"]["type"] == "verify"
+    assert data[5]["result"]["success"] is True
+
+
+async def test_ids_ascend_and_the_seq_of_a_run_has_no_gap(stack: Stack) -> None:
+    workflow = await stack.workflow("say one", "say two", "say three")
+    async with stack.listening() as socket:
+        await stack.start(workflow["id"])
+        frames = await until(socket, workflow["id"], "workflow.completed")
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    ids = [frame["id"] for frame in frames]
+    assert ids == sorted(set(ids))
+
+
+async def test_a_session_is_told_with_its_metrics(stack: Stack) -> None:
+    async with stack.listening() as socket:
+        session = await stack.session()
+        body = {"sessionId": session["id"], "name": "a", "domain": "d"}
+        await stack.call("POST", "/departments", body)
+        await stack.call("PUT", f"/sessions/{session['id']}", {"status": "paused"})
+        await stack.call("DELETE", f"/sessions/{session['id']}")
+        frames: Frames = []
+        while len(frames) < 4:
+            frame = await read(socket)
+            if frame["data"].get("sessionId") == session["id"]:
+                frames.append(frame)
+
+    assert {frame["type"] for frame in frames} == {"session_update"}
+    told = [(frame["event"], frame["data"]["status"]) for frame in frames]
+    assert told == [
+        ("session.created", "active"),
+        ("session.metrics", "active"),
+        ("session.updated", "paused"),
+        ("session.deleted", "deleted"),
+    ]
+    assert frames[1]["data"]["metrics"]["activeDepartments"] == 1
+    assert frames[1]["data"]["metrics"]["totalTasks"] == 0
+
+
+async def test_nobody_hears_of_what_is_not_theirs(
+    stack: Stack, operator: httpx.AsyncClient
+) -> None:
+    async with listening(stack, operator) as theirs, stack.listening() as admins:
+        await stack.session(name="the admin's")
+        mine = (await operator.post("/sessions", json={"type": "a", "name": "x"})).json()["data"]
+        first = await read(theirs)
+        assert first["data"]["sessionId"] == mine["id"], "the admin's came before it"
+        while (frame := await read(admins))["data"]["sessionId"] != mine["id"]:
+            pass
+        assert frame["type"] == "session_update", "admins see all"
+
+
+async def test_a_subscription_narrows_and_an_empty_one_widens_again(stack: Stack) -> None:
+    one, other = await stack.session(), await stack.session()
+
+    async def change(session: Data) -> None:
+        await stack.call("PUT", f"/sessions/{session['id']}", {"description": "x"})
+
+    async with stack.listening() as socket:
+        await send(socket, type="subscribe", sessionId=one["id"])
+        await heard(socket)
+        await change(other)
+        await change(one)
+        assert (await read(socket))["data"]["sessionId"] == one["id"]
+
+        await send(socket, type="subscribe", types=["workflow_progress"])
+        await heard(socket)
+        await change(one)
+        workflow = await stack.workflow("say hi", session_id=one["id"])
+        await stack.start(workflow["id"])
+        frames = await until(socket, workflow["id"], "workflow.completed")
+        assert frames[0]["event"] == "workflow.queued"
+
+        second = await stack.workflow("say hi", session_id=one["id"])
+        await send(socket, type="subscribe", workflowId=second["id"])
+        await heard(socket)
+        await change(one)
+        await stack.call("POST", f"/workflows/{workflow['id']}/start?wait=30")
+        await stack.start(second["id"])
+        assert (await read(socket))["data"]["workflowId"] == second["id"]
+
+        await send(socket, type="subscribe")
+        await heard(socket)
+        await change(other)
+        while (await read(socket))["data"].get("sessionId") != other["id"]:
+            pass
+
+
+async def heard(socket: ClientConnection) -> None:
+    """Wait until the frames before were read: an answer to a wrong one comes after them."""
+    await socket.send("{}")
+    while (await read(socket))["type"] != "error":
+        pass
+
+
+# --- coming back
+
+
+async def test_a_replay_from_a_cursor_has_no_gap_and_nothing_twice(stack: Stack) -> None:
+    workflow = await stack.workflow("say one", "say two", "wait replay", "say three")
+    async with stack.listening() as socket:
+        await stack.start(workflow["id"])
+        before = await until(socket, workflow["id"], "workflow.started")
+
+    await stack.until(workflow["id"], "running")
+    async with stack.listening(cursor=before[-1]["id"]) as socket:
+        stack.gates.open("replay")
+        after = await until(socket, workflow["id"], "workflow.completed")
+
+    frames = before + after
+    assert [frame["seq"] for frame in frames] == list(range(1, len(frames) + 1))
+    async with stack.listening(cursor=0) as socket:
+        whole = await until(socket, workflow["id"], "workflow.completed")
+    assert whole == frames
+
+
+async def test_listeners_that_come_while_much_happens_miss_nothing(stack: Stack) -> None:
+    session = await stack.session()
+    path = f"/sessions/{session['id']}"
+
+    async def listen(cursor: int) -> list[int]:
+        seen: list[int] = []
+        async with stack.listening(cursor=cursor) as socket:
+            while not seen or seen[-1] < 41:
+                frame = await read(socket)
+                if frame["data"].get("sessionId") == session["id"]:
+                    seen.append(frame["seq"])
+        return seen
+
+    async with opened(stack.url) as socket:
+        await send(socket, type="auth", token=token_of(stack.http))
+        cursor = (await read(socket))["data"]["cursor"]
+    listeners: list[asyncio.Task[list[int]]] = []
+    for number in range(40):
+        await stack.call("PUT", path, {"name": f"number {number}"})
+        if number % 10 == 0:
+            listeners.append(asyncio.create_task(listen(cursor)))
+
+    for seen in await asyncio.gather(*listeners):
+        assert seen in (list(range(1, 42)), list(range(2, 42)))
+
+
+async def test_a_cursor_that_was_never_given_asks_for_a_new_beginning(stack: Stack) -> None:
+    async with stack.listening(cursor=10**15) as socket:
+        frame = await read(socket)
+        assert (frame["type"], isinstance(frame["data"]["cursor"], int)) == (
+            "resync_required",
+            True,
+        )
+        session = await stack.session()
+        while (frame := await read(socket))["data"].get("sessionId") != session["id"]:
+            pass
+        assert frame["type"] == "session_update", "it goes on with what is new"
+
+
+# --- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("frame", "field"),
+    [
+        ("garbage", "body"),
+        ("[]", "body"),
+        ("null", "body"),
+        ("{}", "type"),
+        ('{"type": "publish"}', "type"),
+        ('{"type": "subscribe", "types": "workflow_progress"}', "types"),
+        ('{"type": "subscribe", "types": ["workflow_progres"]}', "types.0"),
+        ('{"type": "subscribe", "sessionID": "x"}', "sessionID"),
+        ('{"type": "subscribe", "workflowId": 5}', "workflowId"),
+        ('{"type": "auth", "token": "x", "cursor": "5"}', "cursor"),
+        ('{"type": "auth", "token": "x", "cursor": -1}', "cursor"),
+        ('{"type": "subscribe", "sessionId": NaN}', "body"),
+        ('{"type": "subscribe", "sessionId": "\\ud800"}', "body"),
+        ("[" * 100, "body"),
+        (b"\x00\xff", "body"),
+        ("", "body"),
+    ],
+)
+async def test_a_wrong_frame_is_answered_and_survived(
+    stack: Stack, frame: str | bytes, field: str
+) -> None:
+    async with stack.listening() as socket:
+        await socket.send(frame)
+        while (answer := await read(socket))["type"] != "error":
+            pass
+        assert answer["data"]["details"]["field"] == field
+        assert field in answer["data"]["message"] or field == "body"
+        session = await stack.session()
+        while (await read(socket))["data"].get("sessionId") != session["id"]:
+            pass
+
+
+async def test_a_binary_frame_is_read_like_text(stack: Stack) -> None:
+    async with opened(stack.url) as socket:
+        await socket.send(json.dumps({"type": "auth", "token": token_of(stack.http)}).encode())
+        assert (await read(socket))["type"] == "auth_ok"
+
+
+async def test_a_frame_of_two_mebibytes_is_refused_and_survived(stack: Stack) -> None:
+    async with stack.listening() as socket:
+        await send(socket, type="subscribe", sessionId="x" * (2 * 1024 * 1024))
+        while (answer := await read(socket))["type"] != "error":
+            pass
+        assert str(MAX_FRAME) in answer["data"]["message"]
+        await stack.session()
+        assert (await read(socket))["type"] in ("session_update", "workflow_progress")
+
+
+async def test_the_value_of_a_wrong_token_is_never_echoed(stack: Stack) -> None:
+    async with stack.listening() as socket:
+        await send(socket, type="auth", token=["canary77"])
+        while (answer := await read(socket))["type"] != "error":
+            pass
+        assert "canary77" not in json.dumps(answer)
