@@ -30,6 +30,8 @@ Check = Callable[[], None]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_STARTING = "Director is just being started from this home; try again soon"
+
 
 def demo(home: Path, ports: Ports) -> int:
     """Run the examples and show them: 0 if each ended as it was meant to, 130 after Ctrl-C.
@@ -99,6 +101,8 @@ def _place(
 
     Sandboxes of runs that are `unsettled` at the end are removed with it."""
     if (found := served(home)) is not None:
+        if not found.api:
+            raise StackError(_STARTING)
         say(f"Director is up at {found.api}; the demo runs there.")
         yield Place(found.api, found.ui, namespace, home, kept=True), lambda: None
         return
@@ -112,7 +116,7 @@ def _place(
             finally:
                 say("\nStopping what the demo started …")
     except ServedAlreadyError as error:
-        raise StackError("Director is just being started from this home; try again soon") from error
+        raise StackError(_STARTING) from error
     finally:
         if not owned and owns_engine(home):
             stop_engine(home, say)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import docker
 from docker.models.containers import Container
@@ -20,24 +21,27 @@ from director.cli.stack import Ports, Say, Stack, StackError
 from director.worker import installation_id
 
 _CALM_SECONDS = 60
+_STOP_SECONDS = 120
+_LOOKS = 20
 _MOST_RESTARTS = 5
 
 
 @dataclass(frozen=True)
 class Served:
-    """Who serves from a home, and where."""
+    """Who serves from a home, and where; the addresses are empty while it starts."""
 
     pid: int
-    api: str
-    ui: str
+    api: str = ""
+    ui: str = ""
 
 
 class ServedAlreadyError(Exception):
     """Another process serves from this home."""
 
     def __init__(self, served: Served | None) -> None:
-        where = f" at {served.api} (process {served.pid})" if served else ""
-        super().__init__(f"Director is up already{where}")
+        where = f" at {served.api}" if served and served.api else ", or starting"
+        who = f" (process {served.pid})" if served else ""
+        super().__init__(f"Director is up already{where}{who}")
         self.served = served
 
 
@@ -57,17 +61,21 @@ def serving(home: Path, ports: Ports, say: Say) -> Iterator[Stack]:
     with _locked(home) as lock:
         say("Starting Temporal, API and worker …")
         with Stack(home, ports.free(say), {}) as stack:
-            lock.write_text(json.dumps(asdict(Served(os.getpid(), stack.api, stack.ui))))
+            _write(lock, Served(os.getpid(), stack.api, stack.ui))
             yield stack
 
 
 def served(home: Path) -> Served | None:
     """Who serves from a home now, if somebody does."""
-    try:
-        with _locked(home):
-            return None
-    except ServedAlreadyError as already:
-        return already.served
+    path = home / "up.json"
+    if not path.exists():
+        return None
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read(path)
+    return None
 
 
 def up(home: Path, ports: Ports, say: Say) -> None:
@@ -88,13 +96,20 @@ def down(home: Path, say: Say) -> None:
     if (found := served(home)) is not None:
         say(f"Stopping Director (process {found.pid}) …")
         os.kill(found.pid, signal.SIGTERM)
-        while served(home) is not None:
-            time.sleep(0.1)
+        _await_end(home, found)
     for container in _containers(home):
         say(f"Stopping sandbox {container.name} …")
         container.stop(timeout=10)
     stop_engine(home, say)
     say("Everything of ours is stopped; the data stays in " + str(home))
+
+
+def _await_end(home: Path, found: Served) -> None:
+    deadline = time.monotonic() + _STOP_SECONDS
+    while served(home) is not None:
+        if time.monotonic() > deadline:
+            raise StackError(f"process {found.pid} has not ended after {_STOP_SECONDS} s")
+        time.sleep(0.1)
 
 
 def _watch(stack: Stack, stopped: threading.Event, say: Say) -> None:
@@ -132,7 +147,8 @@ def _farewell(home: Path, say: Say) -> None:
     running = [container for container in _containers(home) if container.status == "running"]
     if running:
         say(
-            f"{len(running)} sandboxes go on running; `make up` follows them, `make down` stops them."
+            f"{len(running)} sandboxes go on running:"
+            " `make up` follows them, `make down` stops them."
         )
     if owns_engine(home):
         say("The Docker engine that was started here is left running; `make down` stops it.")
@@ -152,12 +168,27 @@ def _locked(home: Path) -> Iterator[Path]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = home / "up.json"
     with path.open("a+") as file:
+        if not _taken(file):
+            raise ServedAlreadyError(_read(path))
+        _write(path, Served(os.getpid()))
+        yield path
+        path.write_text("")
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock; whoever only looks holds it for a moment, which is waited for."""
+    for _ in range(_LOOKS):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServedAlreadyError(_read(path)) from None
-        path.write_text("")  # one that was killed left its address there
-        yield path
+            time.sleep(0.05)
+        else:
+            return True
+    return False
+
+
+def _write(path: Path, served: Served) -> None:
+    path.write_text(json.dumps(asdict(served)))
 
 
 def _read(path: Path) -> Served | None:

@@ -185,6 +185,7 @@ async def test_another_users_token_on_an_open_socket_is_closed_with_4403(
 
 async def test_a_fresh_token_of_the_same_user_is_taken(stack: Stack) -> None:
     fresh = await logged_in(stack.url, "admin")
+    await stack.session()
     async with stack.listening() as socket:
         await send(socket, type="auth", token=token_of(fresh))
         while (frame := await read(socket))["type"] != "auth_ok":
