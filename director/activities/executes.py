@@ -134,7 +134,8 @@ def _done(job: StepJob, result: CommandResult, recorder: OutputRecorder, repeats
 def _failure(result: CommandResult, recorder: OutputRecorder) -> StepFailure:
     if result.cause is Cause.OOM:
         return StepFailure(
-            FailureCode.OUT_OF_MEMORY, "the sandbox ran out of memory and the command was killed"
+            FailureCode.OUT_OF_MEMORY,
+            f"the sandbox ran out of memory, and the command ended with {result.exit_code}",
         )
     said = recorder.tail("stderr", 2000).strip() or recorder.tail("stdout", 2000).strip()
     last = said.splitlines()[-1][:500] if said else "it wrote nothing"

@@ -30,7 +30,7 @@ from director.api.state import (
 from director.domain.base import Body, Int, Json, Number, Shape, Text
 from director.domain.errors import ConflictError, NotFoundError, UnavailableError
 from director.domain.names import PROGRESS
-from director.domain.runs import ProgressSignal, RunState, RunView
+from director.domain.runs import ProgressSignal, RunState, RunStatus, RunView
 from director.domain.workflows import StartWorkflow
 from director.store import runs
 from director.store.engine import Store
@@ -89,8 +89,8 @@ async def start(
 
     run_input, view = await store.run(begin)
     await gateway.start(run_input)
-    response.headers["Location"] = f"/v1/workflows/{workflow_id}/runs/{run_input.run_id}"
-    return answer(await _ended(store, hub, run_input.run_id, wait) or view)
+    _goes_on(response, view)
+    return answer(await _awaited(store, hub, view, wait))
 
 
 @router.get("/status", operation_id="workflows.status", responses=documented(NotFoundError))
@@ -107,7 +107,7 @@ async def status(
     view = await store.fetch(lambda s: runs.status(s, principal, workflow_id))
     if view.run_id is None:
         return answer(LiveStatus(**dict(view)))
-    view = await _ended(store, hub, view.run_id, wait) or view
+    view = await _awaited(store, hub, view, wait)
     live = await gateway.state(view.run_id or "") if source == "temporal" else None
     return answer(LiveStatus(**dict(view), live=live))
 
@@ -131,7 +131,7 @@ async def get(
 ) -> Answer[RunView]:
     """Get a run."""
     view = await store.fetch(lambda s: runs.view(s, runs.get(s, principal, workflow_id, run_id)))
-    return answer(await _ended(store, hub, run_id, wait) or view)
+    return answer(await _awaited(store, hub, view, wait))
 
 
 @router.post("/cancel", status_code=202, operation_id="workflows.cancel", responses=_STEERED)
@@ -141,6 +141,7 @@ async def cancel(
     store: StoreDep,
     gateway: GatewayDep,
     hub: HubDep,
+    response: Response,
     wait: WaitDep = 0,
 ) -> Answer[RunView]:
     """Cancel the run: `cancelled` once its processes are dead and its sandbox is gone."""
@@ -152,32 +153,46 @@ async def cancel(
 
     view = await store.run(intend)
     await gateway.cancel(view.run_id or "")
-    return answer(await _ended(store, hub, view.run_id or "", wait) or view)
+    _goes_on(response, view)
+    return answer(await _awaited(store, hub, view, wait))
 
 
 @router.post("/pause", status_code=202, operation_id="workflows.pause", responses=_STEERED)
 async def pause(
-    workflow_id: str, principal: EditorDep, store: StoreDep, gateway: GatewayDep
+    workflow_id: str,
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    hub: HubDep,
+    response: Response,
+    wait: WaitDep = 0,
 ) -> Answer[RunView]:
-    """Let the running step end, then hold."""
+    """Let the running step end, then hold. `?wait=` answers when the run holds."""
     view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=True))
     await gateway.pause(view.run_id or "")
-    return answer(view)
+    _goes_on(response, view)
+    return answer(await _awaited(store, hub, view, wait, RunStatus.PAUSED))
 
 
 @router.post("/resume", status_code=202, operation_id="workflows.resume", responses=_STEERED)
 async def resume(
-    workflow_id: str, principal: EditorDep, store: StoreDep, gateway: GatewayDep
+    workflow_id: str,
+    principal: EditorDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    hub: HubDep,
+    response: Response,
+    wait: WaitDep = 0,
 ) -> Answer[RunView]:
-    """Go on after a pause."""
+    """Go on after a pause. `?wait=` answers when the run goes on."""
     view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=False))
     await gateway.resume(view.run_id or "")
-    return answer(view)
+    _goes_on(response, view)
+    return answer(await _awaited(store, hub, view, wait, RunStatus.RUNNING))
 
 
 @router.post(
     "/signals/{name}",
-    status_code=202,
     operation_id="workflows.signal",
     responses=documented(NotFoundError, ConflictError, UnavailableError),
 )
@@ -275,15 +290,22 @@ def _step(session: Session, run: RunRow, named: str) -> StepRow:
     raise NotFoundError("step", named)
 
 
-async def _ended(store: Store, hub: Hub, run_id: str, seconds: int) -> RunView | None:
-    """Wait for the end of a run; what it looks like then, or None where nobody waits."""
-    if not seconds:
-        return None
-    deadline = time.monotonic() + seconds
+def _goes_on(response: Response, view: RunView) -> None:
+    """Say where the run can be watched that an answer leaves going on."""
+    response.headers["Location"] = f"/v1/workflows/{view.workflow_id}/runs/{view.run_id}"
+
+
+async def _awaited(
+    store: Store, hub: Hub, view: RunView, seconds: int, status: RunStatus | None = None
+) -> RunView:
+    """Wait until a run has ended, or has a status; gives what it looks like then."""
+    if not seconds or view.run_id is None:
+        return view
+    run_id, deadline = view.run_id, time.monotonic() + seconds
     while True:
         mark = hub.mark()
-        view = await store.fetch(lambda s: runs.view(s, s.get_one(RunRow, run_id)))
+        present = await store.fetch(lambda s: RunStatus(s.get_one(RunRow, run_id).status))
         left = deadline - time.monotonic()
-        if view.status.ended or left <= 0:
-            return view
+        if present.ended or present is status or left <= 0:
+            return await store.fetch(lambda s: runs.view(s, s.get_one(RunRow, run_id)))
         await hub.changed(mark, left)

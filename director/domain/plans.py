@@ -4,6 +4,10 @@ from director.domain.runs import Sequence, StepPlan
 from director.domain.steps import RETRY_ATTEMPTS, OnFailure, Retry, Step, step_ids
 from director.domain.workflows import Definition
 
+MAX_ATTEMPTS = 5000
+"""Of all steps of a run together: each costs six events, and Temporal ends a workflow that has
+more than 51,200."""
+
 
 def plan_of(definition: Definition) -> Sequence:
     """The tree of a definition; each verify knows the execute step that it judges."""
@@ -26,6 +30,14 @@ def plan_of(definition: Definition) -> Sequence:
             )
         )
     return Sequence(children=list(plans))
+
+
+def most_attempts(plan: Sequence) -> int:
+    """How many attempts of steps a run can come to; a failing verify repeats a whole stretch."""
+    return sum(
+        step.max_attempts * (1 if step.judges is None else step.index - step.judges + 1)
+        for step in plan.steps()
+    )
 
 
 def judged_next(definition: Definition, index: int) -> bool:

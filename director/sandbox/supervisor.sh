@@ -198,7 +198,7 @@ oom_kills() {
 # when a child still held the pipe.
 conclude() {
     duration=$(((${EPOCHREALTIME/./} - begun) / 1000))
-    if [ "$cause" = exit ] && [ "$code" = 137 ]; then
+    if [ "$cause" = exit ] && [ "$code" != 0 ]; then
         oom_kills
         [ "$n" -gt "$kills" ] && cause=oom
     fi

@@ -9,6 +9,7 @@ from director.domain.base import Body
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.ids import WORKFLOW, new_id
 from director.domain.pages import PageQuery, Pagination
+from director.domain.plans import MAX_ATTEMPTS, most_attempts, plan_of
 from director.domain.runs import RunStatus
 from director.domain.secrets import masked
 from director.domain.sessions import merged
@@ -148,7 +149,11 @@ def _add_version(session: Session, row: WorkflowRow, new: domain.Definition) -> 
 
 
 def check_references(session: Session, parent: SessionRow, new: domain.Definition) -> None:
-    """Raise ValidationError where a definition names what is not there for this session."""
+    """Raise ValidationError where a definition names what is not there for this session, or
+    would come to more attempts than a run can have."""
+    if (attempts := most_attempts(plan_of(new))) > MAX_ATTEMPTS:
+        issue = f"come to {attempts} attempts with all their retries; at most {MAX_ATTEMPTS}"
+        raise _refused("steps", None, issue)
     _check_department(session, parent, new.department_id, "departmentId")
     for number, step in enumerate(new.steps):
         _check_step(session, parent, number, step)
@@ -156,7 +161,7 @@ def check_references(session: Session, parent: SessionRow, new: domain.Definitio
     if archive_id is not None:
         row = session.get(ArchiveRow, archive_id)
         if row is None or row.owner_id != parent.owner_id:
-            raise _unknown("workspace.archiveId", archive_id, "names no archive of yours")
+            raise _refused("workspace.archiveId", archive_id, "names no archive of yours")
 
 
 def _check_step(session: Session, parent: SessionRow, number: int, step: Step) -> None:
@@ -168,9 +173,9 @@ def _check_department(session: Session, parent: SessionRow, id: str | None, fiel
         return
     row = session.get(DepartmentRow, id)
     if row is None or row.deleted_at is not None or row.session_id != parent.id:
-        raise _unknown(field, id, f"names no department of session {parent.id}")
+        raise _refused(field, id, f"names no department of session {parent.id}")
 
 
-def _unknown(field: str, value: str, issue: str) -> ValidationError:
-    detail = {"field": field, "issue": issue, "value": value[:80]}
+def _refused(field: str, value: str | None, issue: str) -> ValidationError:
+    detail = {"field": field, "issue": issue} | ({"value": value[:80]} if value else {})
     return ValidationError(f"Invalid input data: {field} {issue}", **detail, errors=[detail])

@@ -363,3 +363,15 @@ async def test_a_cursor_walks_through_all_without_gap_while_some_are_added(stack
         query = f"sessionId={session_id}&limit=3&cursor={pagination['nextCursor']}"
     assert seen == made[::-1]
     assert pagination["total"] == 9
+
+
+async def test_more_attempts_than_a_run_can_have_are_refused(stack: Stack) -> None:
+    session = await stack.session()
+    steps = [{"type": "execute", "command": "x"}] * 60
+    body = {"sessionId": session["id"], "name": "w", "steps": steps, "config": {"maxRetries": 99}}
+
+    response = await stack.http.post("/workflows", json=body)
+
+    assert response.status_code == 400
+    assert response.json()["error"]["details"]["field"] == "steps"
+    assert "6000 attempts" in response.json()["error"]["message"]

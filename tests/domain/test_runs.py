@@ -32,7 +32,9 @@ def test_a_run_is_never_queued_again() -> None:
     assert [advance(status, RunStatus.QUEUED) for status in OPEN] == OPEN
 
 
-@pytest.mark.parametrize(("done", "total", "wanted"), [(2, 5, 40), (1, 3, 33), (0, 4, 0), (0, 0, 0)])
+@pytest.mark.parametrize(
+    ("done", "total", "wanted"), [(2, 5, 40), (1, 3, 33), (0, 4, 0), (0, 0, 0)]
+)
 def test_progress_is_the_floor_of_the_completed_share(done: int, total: int, wanted: int) -> None:
     assert percent(done, total) == wanted
 

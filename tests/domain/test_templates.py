@@ -34,4 +34,3 @@ def test_no_sign_that_a_shell_interprets_goes_into_a_shell_command(sign: str) ->
 
 def test_a_filled_value_is_not_filled_again() -> None:
     assert fill("{{context.a}}", {"a": "{{context.b}}", "b": "no"}) == "{{context.b}}"
-

@@ -74,6 +74,22 @@ def test_a_command_without_memory_ends_with_oom(runtime, make, run):
     runtime.remove(sandbox)
 
 
+def test_a_command_that_outlives_its_child_but_fails_for_want_of_memory_ends_with_oom(
+    runtime, make, run
+):
+    sandbox = make(memory_mib=32)
+    outcome = run(sandbox, "dd if=/dev/zero of=/dev/null bs=64M count=1 || exit 3")
+    assert (outcome.cause, outcome.code) == (Cause.OOM, 3)
+    runtime.remove(sandbox)
+
+
+def test_a_command_that_does_without_a_killed_child_is_no_oom(runtime, make, run):
+    sandbox = make(memory_mib=32)
+    outcome = run(sandbox, "dd if=/dev/zero of=/dev/null bs=64M count=1 || true")
+    assert (outcome.cause, outcome.code) == (Cause.EXIT, 0)
+    runtime.remove(sandbox)
+
+
 def test_a_kill_of_itself_is_no_oom(run, shared):
     assert run(shared, "kill -9 $$").cause is Cause.EXIT
 

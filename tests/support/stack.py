@@ -26,7 +26,7 @@ from director.worker import WorkerHost
 
 Data = dict[str, Any]
 
-ADMIN_PASSWORD = "correct horse battery"  # noqa: S105 - of a test
+ADMIN_PASSWORD = "correct horse battery"
 
 
 class _Server(uvicorn.Server):

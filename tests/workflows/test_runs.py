@@ -161,6 +161,21 @@ async def test_pause_lets_the_running_step_end_and_then_holds(stack: Stack) -> N
     assert statuses(run) == ["completed", "completed"]
 
 
+async def test_pause_and_resume_wait_when_asked_and_say_where_the_run_is(stack: Stack) -> None:
+    workflow = await stack.workflow("last 0.3", "wait waited-for")
+    run = await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "running")
+
+    held = await stack.http.post(f"/workflows/{workflow['id']}/pause?wait=20")
+    assert held.json()["data"]["status"] == "paused"
+    assert held.headers["Location"] == f"/v1/workflows/{workflow['id']}/runs/{run['runId']}"
+
+    resumed = await stack.call("POST", f"/workflows/{workflow['id']}/resume?wait=20")
+    assert resumed["status"] == "running"
+    stack.gates.open("waited-for")
+    assert (await stack.ended(workflow["id"]))["status"] == "completed"
+
+
 async def test_a_paused_run_can_be_cancelled(stack: Stack) -> None:
     workflow = await stack.workflow("wait held-step", "say after")
     await stack.start(workflow["id"])
