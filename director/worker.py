@@ -1,15 +1,12 @@
 """The worker's root: from settings to Temporal Workers that serve runs on this host."""
 
 import asyncio
-import hashlib
 import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
-from uuid import uuid4
 
 import docker
 import structlog
@@ -28,9 +25,10 @@ from director.activities.steps import StepActivities
 from director.activities.telling import teller
 from director.activities.verifies import Verifies
 from director.blobs.store import LocalBlobs
-from director.cli.image import aliases, ensure_image
 from director.domain import names
+from director.host import host_id, installation_id
 from director.logs import set_up_logs
+from director.machine.image import aliases, ensure_image
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, read_settings
@@ -174,21 +172,6 @@ async def _connected(settings: Settings) -> Client:
             await asyncio.sleep(1)
         else:
             return client
-
-
-def installation_id(home: Path) -> str:
-    """Which containers are ours: a marker in the home folder, made once."""
-    path = home / "installation"
-    if not path.exists():
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.write_text(uuid4().hex[:16] + "\n")
-    return path.read_text().strip()
-
-
-def host_id(home: Path, engine: docker.DockerClient) -> str:
-    """The host: its engine and its home folder, so that a restarted worker is the same host."""
-    seen = f"{engine.info()['ID']} {installation_id(home)}"
-    return hashlib.sha256(seen.encode()).hexdigest()[:12]
 
 
 def main() -> None:

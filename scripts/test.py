@@ -11,9 +11,9 @@ from pathlib import Path
 
 from leaks import MARK, leaks
 
-from director.cli.apt import SetUpError
-from director.cli.engine import Engine, ensure_busybox, ensure_engine, stop_engine
-from director.cli.image import ensure_image
+from director.machine.apt import SetUpError
+from director.machine.engine import Engine, ensure_busybox, ensure_engine, stop_engine
+from director.machine.image import ensure_image
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".director"

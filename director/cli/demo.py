@@ -12,16 +12,16 @@ from rich.text import Text
 
 from director.activities.sandboxes import sandbox_id
 from director.cli.client import Client, ClientError
-from director.cli.engine import owns_engine, stop_engine
 from director.cli.examples import EXAMPLES
 from director.cli.results import Place, Result, print_next, print_results
 from director.cli.screens import Screen, screen_on, stdout_console
 from director.cli.stack import Ports, Say, StackError
 from director.cli.tour import Tour
 from director.cli.up import ServedAlreadyError, prepare, served, serving
+from director.host import installation_id
+from director.machine.engine import owns_engine, stop_engine
 from director.sandbox.docker import DockerRuntime
 from director.settings import Settings, read_settings
-from director.worker import installation_id
 
 INTERRUPTED = 130
 

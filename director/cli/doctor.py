@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from director.cli.apt import SetUpError
-from director.cli.engine import Engine, answering, find_busybox
-from director.cli.image import present_image
+from director.machine.apt import SetUpError
+from director.machine.engine import Engine, answering, find_busybox
+from director.machine.image import present_image
 
 PORTS = {"API": 8000, "Temporal": 7233, "Temporal UI": 8233}
 

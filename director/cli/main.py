@@ -8,9 +8,9 @@ import typer
 from director import __version__
 from director.cli import demo as demonstration
 from director.cli import up as serving
-from director.cli.apt import SetUpError
 from director.cli.doctor import checks, print_doctor
 from director.cli.stack import Ports, StackError
+from director.machine.apt import SetUpError
 from director.settings import SettingsError, read_settings
 
 app = typer.Typer(

@@ -15,10 +15,10 @@ from typing import IO
 import docker
 from docker.models.containers import Container
 
-from director.cli.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
-from director.cli.image import ensure_image
 from director.cli.stack import Ports, Say, Stack, StackError
-from director.worker import installation_id
+from director.host import installation_id
+from director.machine.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
+from director.machine.image import ensure_image
 
 _CALM_SECONDS = 60
 _STOP_SECONDS = 120

@@ -8,7 +8,7 @@ import docker
 import pytest
 from e2e.installation import Installation
 
-from director.cli.image import ensure_image
+from director.machine.image import ensure_image
 
 
 @pytest.fixture(scope="session")

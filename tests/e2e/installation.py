@@ -16,7 +16,7 @@ import docker
 import httpx
 
 from director.cli.stack import Ports, Stack
-from director.worker import installation_id
+from director.host import installation_id
 
 Data = dict[str, Any]
 

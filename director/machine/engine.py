@@ -17,8 +17,8 @@ from docker.constants import DEFAULT_TIMEOUT_SECONDS
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from director.cli import apt, leftovers
-from director.cli.apt import SetUpError
+from director.machine import apt, leftovers
+from director.machine.apt import SetUpError
 from director.sandbox.tools import is_static
 
 Say = Callable[[str], None]

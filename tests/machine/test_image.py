@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from director.cli import image
+from director.machine import image
 
 LOCK = Path(image.__file__).parents[2] / "requirements" / "lock.txt"
 

@@ -4,7 +4,7 @@ import io
 import tarfile
 import zipfile
 
-from director.cli.rootfs import node_members, placed, rootfs, wheel_members
+from director.machine.rootfs import node_members, placed, rootfs, wheel_members
 
 
 def member(name, kind=tarfile.REGTYPE, mode=0o644, linkname=""):

@@ -9,12 +9,12 @@ import textwrap
 
 import pytest
 
-from director.cli import engine
-from director.cli.apt import SetUpError
+from director.machine import engine
+from director.machine.apt import SetUpError
 
 OWN_WORLD = """
 import json, os, pathlib, subprocess
-from director.cli.engine import answering, ensure_engine, owns_engine, stop_engine
+from director.machine.engine import answering, ensure_engine, owns_engine, stop_engine
 
 home = pathlib.Path(os.environ["TRIAL"])
 for command in (

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from director.cli import apt
+from director.machine import apt
 
 
 @pytest.mark.docker

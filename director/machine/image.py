@@ -15,9 +15,9 @@ import docker
 from docker.errors import APIError, BuildError, DockerException, ImageNotFound
 from requests.exceptions import RequestException
 
-from director.cli import apt
-from director.cli.apt import SetUpError
-from director.cli.rootfs import regular, rootfs, wheel_members
+from director.machine import apt
+from director.machine.apt import SetUpError
+from director.machine.rootfs import regular, rootfs, wheel_members
 
 Say = Callable[[str], None]
 

@@ -1,6 +1,6 @@
 """What Docker adds to the firewall is taken out again, and nothing else."""
 
-from director.cli.leftovers import parse_rules, undo
+from director.machine.leftovers import parse_rules, undo
 
 BEFORE = """*filter
 :INPUT ACCEPT [0:0]

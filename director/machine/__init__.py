@@ -1,0 +1,1 @@
+"""This machine: its Docker engine, the sandbox image, packages of the system."""
