@@ -68,10 +68,10 @@ def port_check(name: str, port: int, home: Path) -> Check:
     title = f"port {port}"
     if not _listening(port):
         return Check(title, True, f"free for {name}")
-    if holder := _holder(port):
-        ours = str(home) in holder or sys.prefix in holder
-        return Check(title, ours, f"held by {holder[:80]}", f"stop it: {name} needs this port")
-    return Check(title, False, "held by another program", f"stop it: {name} needs this port")
+    holder = _holder(port) or "another program"
+    ours = str(home) in holder or sys.prefix in holder
+    remedy = f"else {name} uses another port, and says which"
+    return Check(title, ours, f"held by {holder[:80]}", remedy, needed=False)
 
 
 def _mark(check: Check) -> str:
