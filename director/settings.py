@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -28,7 +29,6 @@ class Settings:
     port: int
     database_url: str
     temporal_address: str
-    temporal_ui_address: str
     temporal_namespace: str
     temporal_tls: bool
     temporal_api_key: str | None = field(repr=False)
@@ -59,7 +59,6 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         port=_integer(env, "DIRECTOR_PORT", 8000, 1, 65535),
         database_url=env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}",
         temporal_address=env.get("DIRECTOR_TEMPORAL_ADDRESS") or "127.0.0.1:7233",
-        temporal_ui_address=env.get("DIRECTOR_TEMPORAL_UI_ADDRESS") or "http://127.0.0.1:8233",
         temporal_namespace=env.get("DIRECTOR_TEMPORAL_NAMESPACE") or "director",
         temporal_tls=_flag(env, "DIRECTOR_TEMPORAL_TLS"),
         temporal_api_key=env.get("DIRECTOR_TEMPORAL_API_KEY") or None,
@@ -85,6 +84,20 @@ def _secret_keys(env: Mapping[str, str], mode: str, home: Path) -> tuple[str, ..
     if any(len(key.encode()) < 32 for key in keys):
         raise SettingsError("DIRECTOR_SECRET_KEY: each key must have at least 32 bytes")
     return keys
+
+
+def private_home(home: Path) -> None:
+    """Make the home if it is missing and close it to others: it holds values of environments.
+
+    Raises SettingsError where that cannot be done."""
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if home.stat().st_mode & stat.S_ISVTX:
+            raise SettingsError(f"DIRECTOR_HOME: {home} is everybody's; name a folder below it")
+        home.chmod(0o700)
+    except OSError as error:
+        message = f"DIRECTOR_HOME: cannot make {home} a private folder: {error.strerror}"
+        raise SettingsError(message) from error
 
 
 def kept_secret(path: Path) -> str:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 
 import docker
@@ -17,6 +17,7 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from director.activities.checkpoints import Checkpoints
+from director.activities.commands import Commands
 from director.activities.executes import Executes
 from director.activities.reconcile import ReconcileActivities
 from director.activities.runs import RunActivities
@@ -34,12 +35,14 @@ from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, read_settings
 from director.store.engine import Store
 from director.temporal.client import connect, prepare_namespace
+from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
 log = structlog.get_logger()
 
 _GRACE = timedelta(seconds=30)
 _CONTROL_SLOTS = 8
+_RECONCILE_LOOK_SECONDS = 10
 
 
 class WorkerHost:
@@ -58,9 +61,13 @@ class WorkerHost:
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         sandboxes = Sandboxes(store, blobs, runtime, host_id, image)
-        tell = teller(client, asyncio.get_running_loop())
+        commands = Commands(sandboxes)
         self._steps = StepActivities(
-            store, Executes(sandboxes, tell), Verifies(sandboxes), Checkpoints(sandboxes)
+            store,
+            Executes(commands),
+            Verifies(commands),
+            Checkpoints(sandboxes),
+            teller(client, asyncio.get_running_loop()),
         )
         self._runs = RunActivities(store, sandboxes)
         self._reconcile = ReconcileActivities(store, client, sandboxes)
@@ -71,9 +78,11 @@ class WorkerHost:
         async with AsyncExitStack() as stack:
             for worker in self._workers(threads):
                 await stack.enter_async_context(worker)
-            await self._ensure_reconcile()
             log.info("worker serves", host=self._host_id, places=self._places)
-            await stopped.wait()
+            while not stopped.is_set():
+                await self._ensure_reconcile()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopped.wait(), _RECONCILE_LOOK_SECONDS)
             log.info("worker stops; commands in sandboxes go on")
         threads.shutdown()
 
@@ -103,20 +112,24 @@ class WorkerHost:
             activity_executor=threads,
             max_concurrent_activities=slots,
             workflow_runner=workflow_runner(),
-            workflow_failure_exception_types=[Exception],
+            workflow_failure_exception_types=FAULTS,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             graceful_shutdown_timeout=_GRACE,
         )
 
     async def _ensure_reconcile(self) -> None:
-        await self._client.start_workflow(
-            names.RECONCILE_WORKFLOW,
-            id=names.RECONCILE_ID,
-            task_queue=names.WORKFLOW_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            static_summary="keeps rows and executions together",
-        )
+        """Somebody may have ended it in the Temporal UI."""
+        try:
+            await self._client.start_workflow(
+                names.RECONCILE_WORKFLOW,
+                id=names.RECONCILE_ID,
+                task_queue=names.WORKFLOW_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                static_summary="keeps rows and executions together",
+            )
+        except RPCError as error:
+            log.warning("reconcile could not be ensured", why=error.message)
 
 
 def workflow_runner() -> SandboxedWorkflowRunner:

@@ -1,12 +1,18 @@
 """Settings that are wrong are refused by name, and secrets are never made up in production."""
 
+import os
 import stat
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
+from support.server import free_port
 
-from director.settings import SettingsError, kept_secret, read_settings
+from director.settings import SettingsError, kept_secret, private_home, read_settings
 
 KEY = "k" * 32
 
@@ -40,6 +46,74 @@ def test_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
 
     assert len(secrets) == 1
     assert len(secrets.pop()) > 40
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_home_is_made_for_its_owner_only(tmp_path: Path) -> None:
+    private_home(tmp_path / "new/home")
+    assert mode(tmp_path / "new/home") == 0o700
+
+
+def test_a_home_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    private_home(tmp_path)
+    assert mode(tmp_path) == 0o700
+
+
+@pytest.mark.parametrize("path", ["file", "file/below"])
+def test_a_home_that_cannot_be_one_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=f"DIRECTOR_HOME: .*{path}"):
+        private_home(tmp_path / path)
+
+
+def test_a_folder_that_is_everybodys_is_no_home(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(SettingsError, match="DIRECTOR_HOME"):
+        private_home(tmp_path)
+    assert mode(tmp_path) == 0o1777
+
+
+@pytest.mark.parametrize("before", [None, 0o755])
+def test_the_api_serves_in_production_from_a_home_that_is_private(
+    tmp_path: Path, before: int | None
+) -> None:
+    home, port = tmp_path / "home", free_port()
+    if before is not None:
+        home.mkdir(before)
+    given = {
+        "DIRECTOR_MODE": "production",
+        "DIRECTOR_HOME": str(home),
+        "DIRECTOR_PORT": str(port),
+        "DIRECTOR_SECRET_KEY": KEY,
+        "DIRECTOR_ADMIN_PASSWORD": "correct horse battery",
+    }
+    command, environ = [sys.executable, "-m", "director.api"], {**os.environ, **given}
+    log = tmp_path / "log"
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(command, env=environ, stdout=out, stderr=out) as api,
+    ):
+        try:
+            assert answers(api, f"http://127.0.0.1:{port}/healthz"), log.read_text()
+        finally:
+            api.terminate()
+
+    assert mode(home) == 0o700
+    assert (home / "director.db").exists()
+
+
+def answers(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until a process answers; False where it ends instead."""
+    while process.poll() is None:
+        try:
+            return httpx.get(url, trust_env=False).is_success
+        except httpx.TransportError:
+            time.sleep(0.05)
+    return False
 
 
 @pytest.mark.parametrize(

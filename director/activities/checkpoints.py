@@ -4,20 +4,21 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlmodel import Session, select
-
+from director.activities.heartbeat import StepCancelledError
 from director.activities.jobs import StepDone, StepJob
 from director.activities.sandboxes import Sandboxes
 from director.blobs import trees
 from director.blobs.store import put_tree
+from director.domain.base import Json
 from director.domain.checkpoints import CheckpointStatus, Manifest, Part
+from director.domain.errors import DirectorError
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.ids import CHECKPOINT, new_id
 from director.domain.runs import StepStatus
 from director.domain.steps import CheckpointStep
 from director.domain.templates import TemplateError, fill
 from director.domain.trees import Tree
-from director.store import blobs, checkpoints, runs
+from director.store import blobs, checkpoints, runs, steps
 from director.store.tables import CheckpointRow
 
 
@@ -30,32 +31,38 @@ class Checkpoints:
     def perform(self, job: StepJob, step: CheckpointStep) -> StepDone:
         """Capture files and state; the manifest with their hashes is written last of all."""
         row = self._row(job, step)
+        if row.status != CheckpointStatus.READY:
+            try:
+                row = self._captured(job, row)
+            except (StepFailure, DirectorError, StepCancelledError):
+                self._failed(row)
+                raise
+        return StepDone(StepStatus.COMPLETED, _result(job, row))
+
+    def _captured(self, job: StepJob, row: CheckpointRow) -> CheckpointRow:
         sandbox = self.sandboxes.prepare(job)
         root = Path(self.sandboxes.runtime.workspace(sandbox).path())
-        captured = trees.capture(root, self.sandboxes.blobs)
+        captured = trees.capture(root, self.sandboxes.blobs, check=job.check)
         manifest = self._manifest(job, captured.tree)
         skipped = [asdict(skip) for skip in captured.skipped]
         with self.sandboxes.store.write() as session:
+            steps.require(session, job.key)
             blobs.touch(session, _named(captured.tree, manifest))
-            checkpoints.finish(session, row.id, manifest, skipped)
-        result = {
-            "checkpointId": row.id,
-            "name": row.name,
-            "files": captured.tree.file_count,
-            "bytes": captured.tree.total_bytes,
-            "skipped": len(skipped),
-            "attempt": job.key.attempt,
-        }
-        return StepDone(StepStatus.COMPLETED, result)
+            return checkpoints.finish(session, row.id, manifest, skipped)
+
+    def _failed(self, row: CheckpointRow) -> None:
+        with self.sandboxes.store.write() as session:
+            checkpoints.fail(session, row.id)
 
     def _row(self, job: StepJob, step: CheckpointStep) -> CheckpointRow:
         name = _filled(job, step.name or job.step_id)
         description = _filled(job, step.description) if step.description else None
         with self.sandboxes.store.write() as session:
-            if (begun := _begun(session, job)) is not None:
+            if (begun := checkpoints.of_attempt(session, _attempt(job))) is not None:
                 return begun
             row = CheckpointRow(
                 id=new_id(CHECKPOINT),
+                attempt=_attempt(job),
                 session_id=job.run.session_id,
                 owner_id=job.run.owner_id,
                 workflow_id=job.run.workflow_id,
@@ -79,14 +86,20 @@ class Checkpoints:
         )
 
 
-def _begun(session: Session, job: StepJob) -> CheckpointRow | None:
-    """The checkpoint that an earlier attempt of this activity began."""
-    begun = select(CheckpointRow).where(
-        CheckpointRow.run_id == job.run.id,
-        CheckpointRow.step == job.step_id,
-        CheckpointRow.status == CheckpointStatus.CREATING,
-    )
-    return session.exec(begun).first()
+def _attempt(job: StepJob) -> str:
+    return f"{job.run.id}-{job.command_id}"
+
+
+def _result(job: StepJob, row: CheckpointRow) -> Json:
+    files = Manifest.model_validate(row.manifest).filesystem
+    return {
+        "checkpointId": row.id,
+        "name": row.name,
+        "files": files.files,
+        "bytes": files.bytes,
+        "skipped": len(row.skipped),
+        "attempt": job.key.attempt,
+    }
 
 
 def _filled(job: StepJob, text: str) -> str:

@@ -1,103 +1,49 @@
-"""`execute` steps: a command in the run's sandbox, followed to its end."""
+"""`execute` steps: a command in the run's sandbox, its output recorded."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from director.activities.heartbeat import cancel_requested
+from director.activities.commands import Commands, Ended
 from director.activities.jobs import StepDone, StepJob
 from director.activities.outputs import OutputRecorder
-from director.activities.sandboxes import Sandboxes
+from director.activities.pulse import Pulse
 from director.domain.base import Json
 from director.domain.failures import FailureCode, StepFailure
-from director.domain.runs import ProgressSignal, StepStatus
+from director.domain.runs import StepStatus
 from director.domain.sandboxes import Cause, Command, CommandResult
 from director.domain.steps import ExecuteStep
 from director.domain.templates import TemplateError, fill
-from director.domain.times import to_millis, utc_now
 from director.sandbox.runtime import Execution
-from director.store import steps
-
-Tell = Callable[[str, ProgressSignal], None]
-"""Sends a progress signal to the workflow of a run; it neither waits nor fails."""
-
-MAX_REPEATS = 3
-"""How often a command is run again after its container ended under it: one that ends its own
-container would otherwise run for ever."""
-
-_LOST = "the sandbox ended under the command {} times; does the command end all its processes?"
-_LOOK = 0.2
-_KILL_WAIT = 30.0
 
 
 @dataclass(frozen=True)
 class Executes:
-    """Runs commands; a command that another worker began is followed, never begun again."""
+    """Performs `execute` steps."""
 
-    sandboxes: Sandboxes
-    tell: Tell
+    commands: Commands
 
-    def perform(self, job: StepJob, step: ExecuteStep) -> StepDone:
+    def perform(self, job: StepJob, step: ExecuteStep, pulse: Pulse) -> StepDone:
         """Run the step's command to its end."""
         command = command_of(job, step)
-        sandbox = self.sandboxes.prepare(job)
-        recorder = OutputRecorder(self.sandboxes.store, self.sandboxes.blobs, job.key)
-        repeats = job.repeats
-        while True:
-            named = command.model_copy(update={"id": f"{command.id}-{repeats}"})
-            execution = self.sandboxes.runtime.run(sandbox, named)
-            result = self._follow(job, execution, recorder)
-            if result is None:
-                return StepDone(StepStatus.CANCELLED)
-            if result.cause is not Cause.LOST:
-                return _done(job, result, recorder, repeats)
-            if repeats >= MAX_REPEATS:
-                raise StepFailure(FailureCode.SANDBOX_FAILED, _LOST.format(repeats + 1))
-            repeats = self._repeat(job)
-            recorder.forget()
-            sandbox = self.sandboxes.prepare(job)
-
-    def _follow(
-        self, job: StepJob, execution: Execution, recorder: OutputRecorder
-    ) -> CommandResult | None:
-        pulse = _Pulse(job, self.tell)
-        while (result := execution.wait(_LOOK)) is None:
-            recorder.record(execution)
-            pulse.beat(recorder.size)
-            if cancel_requested():
-                execution.kill()
-                execution.wait(_KILL_WAIT)
-                recorder.record(execution)
-                return None
-        recorder.record(execution)
-        return result
-
-    def _repeat(self, job: StepJob) -> int:
-        with self.sandboxes.store.write() as session:
-            return steps.repeat_step(session, job.key)
+        sandboxes = self.commands.sandboxes
+        recorder = OutputRecorder(sandboxes.store, sandboxes.blobs, job.key)
+        ended = self.commands.run(job, command, _Recording(recorder, pulse))
+        return _done(job, ended, recorder)
 
 
-class _Pulse:
-    """Tells the workflow that a step lasts: every second at first, ever more rarely later, so
-    that even a day gives fewer than 200 signals."""
+@dataclass(frozen=True)
+class _Recording:
+    """Records the output of a command while it runs."""
 
-    def __init__(self, job: StepJob, tell: Tell) -> None:
-        self._job, self._tell = job, tell
-        self._next = time.monotonic() + 1.0
+    recorder: OutputRecorder
+    pulse: Pulse
 
-    def beat(self, output_bytes: int) -> None:
-        if (now := time.monotonic()) < self._next:
-            return
-        elapsed = to_millis(utc_now() - self._job.began)
-        self._next = now + max(1.0, elapsed / 1000 / 20)
-        signal = ProgressSignal(
-            source="step",
-            step=self._job.key.index,
-            elapsed_ms=elapsed,
-            output_bytes=output_bytes,
-        )
-        self._tell(self._job.run.id, signal)
+    def look(self, execution: Execution, *, ended: bool) -> None:
+        self.recorder.record(execution, everything=ended)
+        self.pulse.output_bytes = self.recorder.size
+
+    def lost(self) -> None:
+        self.recorder.restart()
 
 
 def command_of(job: StepJob, step: ExecuteStep) -> Command:
@@ -120,8 +66,8 @@ def command_of(job: StepJob, step: ExecuteStep) -> Command:
     )
 
 
-def _done(job: StepJob, result: CommandResult, recorder: OutputRecorder, repeats: int) -> StepDone:
-    shown = _shown(job, result, recorder, repeats)
+def _done(job: StepJob, ended: Ended, recorder: OutputRecorder) -> StepDone:
+    result, shown = ended.result, _shown(job, ended, recorder)
     if result.cause is Cause.TIMEOUT:
         seconds = job.step.timeout / 1000
         failure = StepFailure(FailureCode.TIMEOUT, f"the command ran longer than {seconds:g} s")
@@ -144,7 +90,8 @@ def _failure(result: CommandResult, recorder: OutputRecorder) -> StepFailure:
     )
 
 
-def _shown(job: StepJob, result: CommandResult, recorder: OutputRecorder, repeats: int) -> Json:
+def _shown(job: StepJob, ended: Ended, recorder: OutputRecorder) -> Json:
+    result = ended.result
     return {
         "exitCode": result.exit_code,
         "durationMs": result.duration_ms,
@@ -155,5 +102,5 @@ def _shown(job: StepJob, result: CommandResult, recorder: OutputRecorder, repeat
         "truncated": result.truncated,
         "oomKilled": result.cause is Cause.OOM,
         "attempt": job.key.attempt,
-        "repeats": repeats,
+        "repeats": ended.repeats,
     }

@@ -1,8 +1,8 @@
-"""Beating while a step works, and telling a cancel from a worker that goes away."""
+"""Beating while an activity works, and telling a cancel from a worker that goes away."""
 
 import contextvars
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from temporalio import activity
@@ -11,21 +11,49 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 _PERIOD = 1.0
 
 
-@contextmanager
-def heartbeating() -> Iterator[None]:
-    """Beat every second from a thread of its own, also while the activity is in a long call."""
-    done = threading.Event()
+class StepCancelledError(Exception):
+    """The workflow wants the step to stop; what it began has been ended."""
 
-    def beat() -> None:
+
+class Beat:
+    """What the heartbeat sees, for work in threads that know nothing of Temporal."""
+
+    def __init__(self) -> None:
+        self.each: Callable[[], None] = lambda: None
+        """Called at every beat."""
+        self._end: Exception | None = None
+
+    def check(self) -> None:
+        """Raise as soon as the activity must stop or let go; a second late at most."""
+        if self._end is not None:
+            raise self._end
+
+    def look(self) -> None:
+        """Beat, and see whether the activity is wanted any longer."""
+        activity.heartbeat()
+        try:
+            if cancel_requested():
+                self._end = StepCancelledError()
+        except ApplicationError as error:
+            self._end = error
+        self.each()
+
+
+@contextmanager
+def heartbeating() -> Iterator[Beat]:
+    """Beat every second from a thread of its own, also while the activity is in a long call."""
+    done, beat = threading.Event(), Beat()
+
+    def go_on() -> None:
         while not done.wait(_PERIOD):
-            activity.heartbeat()
+            beat.look()
 
     context = contextvars.copy_context()
-    thread = threading.Thread(target=context.run, args=(beat,), name="heartbeat", daemon=True)
+    thread = threading.Thread(target=context.run, args=(go_on,), name="heartbeat", daemon=True)
     activity.heartbeat()
     thread.start()
     try:
-        yield
+        yield beat
     finally:
         done.set()
         thread.join()
@@ -37,15 +65,16 @@ def cancel_requested() -> bool:
     Raises a retryable error where the activity must let go without stopping anything: its worker
     shuts down, or Temporal gave the attempt up. The next attempt finds the command running."""
     if activity.is_worker_shutdown():
-        raise _detached("the worker is going away; the next one goes on")
+        raise detached("the worker is going away; the next one goes on")
     if not activity.is_cancelled():
         return False
     details = activity.cancellation_details()
     if details is not None and details.cancel_requested:
         return True
-    raise _detached("Temporal gave this attempt up; the next one goes on")
+    raise detached("Temporal gave this attempt up; the next one goes on")
 
 
-def _detached(why: str) -> ApplicationError:
+def detached(why: str) -> ApplicationError:
+    """The error of an activity that lets go of what it does, for another attempt to go on."""
     # Benign: nothing is wrong, so that no trace of it belongs into the log.
     return ApplicationError(why, type="Detached", category=ApplicationErrorCategory.BENIGN)

@@ -5,10 +5,12 @@ from datetime import datetime
 
 from sqlmodel import Session
 
+from director.activities.heartbeat import Beat
 from director.domain import plans, steps
 from director.domain.base import Json
+from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepStatus
-from director.domain.times import utc_now
+from director.domain.times import from_millis, utc_now
 from director.domain.workflows import Definition
 from director.store import workflows
 from director.store.steps import StepKey
@@ -23,6 +25,7 @@ class StepJob:
     run: RunRow
     definition: Definition
     began: datetime
+    beat: Beat
     repeats: int = 0
     """How often the command of this attempt was lost with its container, and run again."""
 
@@ -46,6 +49,14 @@ class StepJob:
         """Whether a verify follows directly and judges the exit code."""
         return plans.judged_next(self.definition, self.key.index)
 
+    def check(self) -> None:
+        """Raise when the step must stop: StepFailure when its time is over, else as `Beat.check`.
+        May be called from any thread."""
+        self.beat.check()
+        if utc_now() - self.began > from_millis(self.step.timeout):
+            seconds = self.step.timeout / 1000
+            raise StepFailure(FailureCode.TIMEOUT, f"the step ran longer than {seconds:g} s")
+
     @property
     def command_id(self) -> str:
         """One name for one attempt: the same never runs twice in a sandbox."""
@@ -61,9 +72,9 @@ class StepDone:
     error: Json | None = None
 
 
-def load_job(session: Session, key: StepKey) -> StepJob:
+def load_job(session: Session, key: StepKey, beat: Beat) -> StepJob:
     """Read a step's job from the store, once the step is open."""
     run = session.get_one(RunRow, key.run_id)
     row = session.get_one(StepRow, (key.run_id, key.index))
     definition = workflows.definition(session, run.workflow_id, run.version)
-    return StepJob(key, run, definition, row.started_at or utc_now(), row.repeats)
+    return StepJob(key, run, definition, row.started_at or utc_now(), beat, row.repeats)

@@ -1,8 +1,10 @@
 """Recording what a command writes, while it writes it."""
 
+import time
+
 from director.blobs.store import Blobs
 from director.sandbox.runtime import Execution, Stream
-from director.store import outputs
+from director.store import outputs, steps
 from director.store.engine import Store
 from director.store.steps import StepKey
 from director.store.tables import OutputRow
@@ -10,6 +12,8 @@ from director.store.tables import OutputRow
 PIECE = 256 * 1024
 INLINE = 32 * 1024
 """Bytes of each stream that a result holds: the head and the tail; all is in the output store."""
+
+_PAUSE = 0.5
 
 JUDGED = 1024 * 1024
 """Bytes at the end of the output that a criterion sees."""
@@ -23,7 +27,8 @@ class OutputRecorder:
     A later worker goes on where the recorded pieces end."""
 
     def __init__(self, store: Store, blobs: Blobs, key: StepKey) -> None:
-        self._store, self._blobs = store, blobs
+        self._store, self._blobs, self._key = store, blobs, key
+        self._next = time.monotonic()
         self._of = (key.run_id, key.index, key.attempt)
         with store.read() as session:
             self._ends = {
@@ -35,16 +40,19 @@ class OutputRecorder:
         """Bytes recorded so far, of both streams."""
         return sum(self._ends.values())
 
-    def record(self, execution: Execution) -> None:
-        """Take over everything that is there now."""
+    def record(self, execution: Execution, *, everything: bool) -> None:
+        """Take over what is there now; small pieces only twice a second, since each costs a
+        commit, unless `everything` is wanted. Raises StaleAttemptError."""
+        due = everything or time.monotonic() >= self._next
         for stream in _STREAMS:
             while content := execution.read(stream, self._ends[stream], PIECE):
+                if not due and len(content) < PIECE:
+                    break
                 self._append(stream, content)
+                self._next = time.monotonic() + _PAUSE
 
-    def forget(self) -> None:
-        """Drop what was recorded: the command was lost and runs again."""
-        with self._store.write() as session:
-            outputs.forget(session, *self._of)
+    def restart(self) -> None:
+        """Begin anew: the command was lost, what it wrote is forgotten, and it runs again."""
         self._ends = dict.fromkeys(self._ends, 0)
 
     def inline(self, stream: Stream) -> str:
@@ -54,18 +62,13 @@ class OutputRecorder:
         if size <= INLINE:
             return self.tail(stream, INLINE)
         half = INLINE // 2
-        with self._store.read() as session:
-            head = outputs.pieces(session, *self._of, stream, limit=half)
-        first = self._joined(head, half)[:half].decode(errors="replace")
         between = f"\n… {size - INLINE} bytes are only in the step's output …\n"
-        return first + between + self.tail(stream, half)
+        return self._text(stream, 0, half) + between + self.tail(stream, half)
 
     def tail(self, stream: Stream, size: int) -> str:
         """The last bytes of a stream as text."""
-        with self._store.read() as session:
-            rows = outputs.last_pieces(session, *self._of, stream, size)
-        content = b"".join(self._blobs.get(row.hash) for row in rows)
-        return content[-size:].decode(errors="replace") if content else ""
+        end = self._ends[stream]
+        return self._text(stream, max(0, end - size), end)
 
     def _append(self, stream: Stream, content: bytes) -> None:
         run_id, step, attempt = self._of
@@ -79,13 +82,13 @@ class OutputRecorder:
             hash=self._blobs.put(content),
         )
         with self._store.write() as session:
+            steps.require(session, self._key)
             outputs.append(session, row)
         self._ends[stream] += len(content)
 
-    def _joined(self, rows: list[OutputRow], size: int) -> bytes:
-        content = b""
-        for row in rows:
-            content += self._blobs.get(row.hash)
-            if len(content) >= size:
-                break
-        return content
+    def _text(self, stream: Stream, start: int, end: int) -> str:
+        with self._store.read() as session:
+            rows = outputs.span(session, *self._of, stream, start, end)
+        content = b"".join(self._blobs.get(row.hash) for row in rows)
+        skipped = start - rows[0].offset if rows else 0
+        return content[skipped : skipped + end - start].decode(errors="replace")

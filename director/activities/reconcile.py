@@ -13,7 +13,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from director.activities.sandboxes import Sandboxes
 from director.domain import names
 from director.domain.failures import FailureCode
-from director.domain.runs import RunInput, RunStatus, SettleInput
+from director.domain.runs import RunInput, RunState, RunStatus, SettleInput
 from director.domain.times import utc_now
 from director.store import runs, settling
 from director.store.engine import Store
@@ -78,17 +78,20 @@ class ReconcileActivities:
             runs.note_started(session, run_id, temporal_run_id)
 
     async def _resend(self, run: RunRow) -> None:
-        handle = self.client.get_workflow_handle(run.id)
         try:
-            if run.cancel_wanted:
-                await handle.cancel()
-            elif run.pause_wanted and run.status == RunStatus.RUNNING:
-                await handle.signal(names.PAUSE)
-            elif not run.pause_wanted and run.status == RunStatus.PAUSED:
-                await handle.signal(names.RESUME)
+            await self._resent(run)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
+                log.warning("intent not sent again", run_id=run.id, why=error.message)
+
+    async def _resent(self, run: RunRow) -> None:
+        handle = self.client.get_workflow_handle(run.id)
+        if run.cancel_wanted:
+            await handle.cancel()
+        elif run.pause_wanted != (run.status == RunStatus.PAUSED):
+            state = await handle.query(names.STATE_QUERY, result_type=RunState)
+            if state.paused != run.pause_wanted:
+                await handle.signal(names.PAUSE if run.pause_wanted else names.RESUME)
 
     async def _settle_closed(self, rows: list[RunRow]) -> None:
         ids = ", ".join(f"'{run.id}'" for run in rows)
@@ -104,6 +107,8 @@ class ReconcileActivities:
         if RunStatus(run.status).ended or run.host_id not in (None, self.sandboxes.host_id):
             return
         status, code = _ENDS.get(closed, (RunStatus.FAILED, FailureCode.INTERNAL_ERROR))
+        with self.store.write() as session:
+            runs.stop(session, run_id)
         self.sandboxes.remove(run_id)
         with self.store.write() as session:
             settling.settle(session, SettleInput(run_id=run_id, status=status, code=code))

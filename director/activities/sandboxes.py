@@ -11,11 +11,12 @@ from director.blobs.store import Blobs, get_tree
 from director.domain.departments import DepartmentConfig, ResourceLimits
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.ids import RUN, SANDBOX
+from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxSpec
 from director.domain.trees import merge
 from director.domain.workflows import Definition, WorkspaceSource
 from director.sandbox.runtime import SandboxError, SandboxRuntime
-from director.store import runs
+from director.store import runs, steps
 from director.store.engine import Store
 from director.store.tables import ArchiveRow, DepartmentRow, RunRow
 
@@ -46,6 +47,7 @@ class Sandboxes:
             if error.retryable:
                 raise
             raise StepFailure(FailureCode.SANDBOX_FAILED, error.message) from error
+        self._remove_if_stale(job)
         if not job.run.workspace_ready:
             self._fill(spec.id, job.definition.workspace)
             self._ready(job.run.id, info)
@@ -59,11 +61,24 @@ class Sandboxes:
         """Write that the sandbox is on this host, before it is made, so that it is found."""
         if job.run.host_id is None:
             with self.store.write() as session:
+                steps.require(session, job.key, to_start=True)
                 run = session.get_one(RunRow, job.run.id)
                 run.host_id = self.host_id
                 session.add(run)
         with self.store.read() as session:
+            steps.require(session, job.key, to_start=True)
             return self._spec(session, job.run, job.definition)
+
+    def _remove_if_stale(self, job: StepJob) -> None:
+        """A run that was ended while its sandbox was made has perhaps been cleaned up before."""
+        with self.store.read() as session:
+            try:
+                steps.require(session, job.key, to_start=True)
+            except steps.StaleAttemptError:
+                status = RunStatus(session.get_one(RunRow, job.run.id).status)
+                if status.ended or status is RunStatus.CANCELLING:
+                    self.remove(job.run.id)
+                raise
 
     def _spec(self, session: Session, run: RunRow, definition: Definition) -> SandboxSpec:
         wanted = definition.config.sandbox

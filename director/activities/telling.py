@@ -6,7 +6,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from director.activities.executes import Tell
+from director.activities.pulse import Tell
 from director.domain import names
 from director.domain.runs import ProgressSignal
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from director.activities.heartbeat import cancel_requested
+from director.activities.commands import Commands
 from director.activities.jobs import StepDone, StepJob
 from director.activities.outputs import JUDGED, OutputRecorder
-from director.activities.sandboxes import Sandboxes
 from director.domain.criteria import CommandCriterion, Criterion, change_texts, walk
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepStatus
@@ -21,24 +20,19 @@ from director.store.steps import StepKey
 from director.store.tables import StepRow
 from director.verify.judge import judge
 
-_LOOK = 0.2
-
 
 @dataclass(frozen=True)
 class Verifies:
     """Judges criteria against what was recorded and what lies in the workspace."""
 
-    sandboxes: Sandboxes
+    commands: Commands
 
     def perform(self, job: StepJob, step: VerifyStep) -> StepDone:
         """Judge the step's criterion; what cannot be seen is a failed verdict, never a pass."""
         criterion = _criterion(job, step)
-        sandbox = self.sandboxes.prepare(job)
-        evidence = RunEvidence(self.sandboxes, job, sandbox, self._judged(job))
-        try:
-            verdict = judge(criterion, evidence)
-        except CancelledVerifyError:
-            return StepDone(StepStatus.CANCELLED)
+        sandbox = self.commands.sandboxes.prepare(job)
+        evidence = RunEvidence(self.commands, job, sandbox, self._judged(job))
+        verdict = judge(criterion, evidence)
         result = verdict.model_dump(mode="json", exclude_none=True)
         result["attempt"] = job.key.attempt
         if verdict.passed:
@@ -47,24 +41,30 @@ class Verifies:
         return StepDone(StepStatus.FAILED, result, failure.error)
 
     def _judged(self, job: StepJob) -> StepRow | None:
-        with self.sandboxes.store.read() as session:
+        with self.commands.sandboxes.store.read() as session:
             return runs.last_execute(session, job.run.id, before=job.key.index)
 
 
-class CancelledVerifyError(Exception):
-    """The run is cancelled while a criterion's command runs."""
+class _Unwatched:
+    """Nobody looks at a criterion's command until it has ended."""
+
+    def look(self, execution: Execution, *, ended: bool) -> None:
+        """Nothing is recorded."""
+
+    def lost(self) -> None:
+        """Nothing is forgotten."""
 
 
 class RunEvidence:
     """Evidence of a run: recorded output, the workspace's files, commands in its sandbox."""
 
     def __init__(
-        self, sandboxes: Sandboxes, job: StepJob, sandbox: str, judged: StepRow | None
+        self, commands: Commands, job: StepJob, sandbox: str, judged: StepRow | None
     ) -> None:
-        self._sandboxes, self._job, self._sandbox = sandboxes, job, sandbox
-        self._judged = judged
-        self._files = sandboxes.runtime.workspace(sandbox)
-        self._commands = 0
+        self._commands, self._job, self._judged = commands, job, judged
+        self._sandboxes = commands.sandboxes
+        self._files = self._sandboxes.runtime.workspace(sandbox)
+        self._ran = 0
 
     @property
     def exit_code(self) -> int | None:
@@ -94,29 +94,25 @@ class RunEvidence:
 
     def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:
         """Run a command in the sandbox, within what is left of the step's time."""
-        self._commands += 1
+        self._ran += 1
         command = Command(
-            id=f"{self._job.command_id}-verify-{self._commands}-{self._job.key.activity_attempt}",
+            id=f"{self._job.command_id}-verify-{self._ran}",
             argv=list(argv),
             environment=self._job.environment,
             timeout_ms=max(1, min(timeout_ms, self._left_ms())),
         )
-        execution = self._sandboxes.runtime.run(self._sandbox, command)
-        while (result := execution.wait(_LOOK)) is None:
-            if cancel_requested():
-                execution.kill()
-                raise CancelledVerifyError
-        text = "".join(_end(execution, "stdout") + _end(execution, "stderr"))
-        return (None if result.cause is Cause.TIMEOUT else result.exit_code), text
+        ended = self._commands.run(self._job, command, _Unwatched())
+        text = _end(ended.execution, "stdout") + _end(ended.execution, "stderr")
+        timed_out = ended.result.cause is Cause.TIMEOUT
+        return (None if timed_out else ended.result.exit_code), text
 
     def _left_ms(self) -> int:
         spent = to_millis(utc_now() - self._job.began)
         return self._job.step.timeout - spent
 
 
-def _end(execution: Execution, stream: Literal["stdout", "stderr"]) -> list[str]:
-    content = execution.read(stream, 0, JUDGED)
-    return [content.decode(errors="replace")] if content else []
+def _end(execution: Execution, stream: Literal["stdout", "stderr"]) -> str:
+    return execution.read(stream, 0, JUDGED).decode(errors="replace")
 
 
 def _criterion(job: StepJob, step: VerifyStep) -> Criterion:

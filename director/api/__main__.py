@@ -6,13 +6,14 @@ import uvicorn
 
 from director.api.app import create_app
 from director.logs import set_up_logs
-from director.settings import SettingsError, read_settings
+from director.settings import SettingsError, private_home, read_settings
 
 
 def main() -> None:
-    """Read the settings and serve until a signal comes."""
+    """Read the settings, close the home to others, and serve until a signal comes."""
     try:
         settings = read_settings()
+        private_home(settings.home)
     except SettingsError as error:
         sys.exit(f"director: {error}")
     set_up_logs(settings.log_format)

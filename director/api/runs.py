@@ -116,7 +116,8 @@ async def status(
 async def list_(
     workflow_id: str, principal: PrincipalDep, store: StoreDep, query: PageDep
 ) -> ListAnswer[RunView]:
-    """List the runs of a workflow, newest first."""
+    """List the runs of a workflow, newest first; their steps come without `result` and `error`,
+    which `GET /workflows/{workflow_id}/runs/{run_id}` has."""
     return page(*await store.fetch(lambda s: runs.listed(s, principal, workflow_id, query)))
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from sqlmodel import Session as DatabaseSession
 
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
@@ -12,7 +13,7 @@ from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
 from director.domain.sessions import Session, SessionCreate, SessionStatus, SessionUpdate
-from director.store import sessions
+from director.store import runs, sessions
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRoute)
 
@@ -88,9 +89,12 @@ async def delete(
     force: Annotated[QueryFlag, Query(description="Cancel what is running in it.")] = False,
 ) -> Answer[Deleted]:
     """Delete a session with its departments and workflows; with work in it only by `force`."""
-    cancelled = await store.run(
-        lambda s: sessions.delete(s, principal, session_id, match, force=force)
-    )
-    for run_id in cancelled:
+
+    def remove(session: DatabaseSession) -> list[str]:
+        running = sessions.delete(session, principal, session_id, match, force=force)
+        runs.cancel_all(session, running)
+        return running
+
+    for run_id in await store.run(remove):
         await gateway.cancel(run_id)
     return answer(Deleted(id=session_id))

@@ -6,22 +6,22 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import IO
 
 from director.blobs.folders import FOLDER, Folders
-from director.blobs.store import Blobs
+from director.blobs.store import CHUNK, Blobs
 from director.domain.errors import ConflictError, PayloadTooLargeError
 from director.domain.trees import MAX_DEPTH, Entry, Tree, shown
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 64 * 1024
+_ZEROS = bytes(CHUNK)
 
 _THREADS = 2
 """Measured on 2 cores: 2 take half the time of 1, with and without fsync; more gain nothing."""
@@ -65,14 +65,28 @@ class Captured:
     skipped: list[Skipped]
 
 
-def capture(root: Path, blobs: Blobs, limits: CaptureLimits | None = None) -> Captured:
+def _go_on() -> None:
+    """Never end a capture."""
+
+
+def capture(
+    root: Path,
+    blobs: Blobs,
+    limits: CaptureLimits | None = None,
+    check: Callable[[], None] = _go_on,
+) -> Captured:
     """Read a folder into blobs. A file that changes meanwhile is taken as it was read.
 
-    Special files, and what may not be read or vanishes, are told in `skipped`. Raises
-    PayloadTooLargeError over the limits, and OSError if `root` or the disk cannot be read."""
-    with ThreadPoolExecutor(_THREADS) as pool, _opened(os.open(root, FOLDER)) as fd:
-        walk = _Walk(blobs, limits or CaptureLimits(), pool)
-        walk.folder(fd, b"", depth=0)
+    `check` is called for every entry and every chunk, from several threads at once; what it raises
+    ends the capture and comes out as it is. Special files, and what may not be read or vanishes,
+    are told in `skipped`. Raises PayloadTooLargeError over the limits, and OSError if `root` or the
+    disk cannot be read."""
+    watch = _Watch(check)
+    with _opened(os.open(root, FOLDER)) as fd, ThreadPoolExecutor(_THREADS) as pool:
+        walk = _Walk(blobs, limits or CaptureLimits(), pool, watch)
+        with watch.noting():
+            walk.folder(fd, b"", depth=0)
+    watch.raise_noted()
     skipped = sorted(walk.skipped, key=lambda skip: skip.path)
     return Captured(Tree.of(walk.entries), skipped)
 
@@ -102,6 +116,39 @@ def _opened(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
+class _StoppedError(Exception):
+    """Unwinds a thread, since another one, or its own check, has failed."""
+
+
+class _Watch:
+    """Ends all the threads of a capture after the first failure in one, and keeps that failure."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self._check = check
+        self._noted: BaseException | None = None
+
+    def __call__(self) -> None:
+        if self._noted is None:
+            with self.noting():
+                self._check()
+        if self._noted is not None:
+            raise _StoppedError
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Keep what is raised inside, unless there is a failure already, and go on behind."""
+        try:
+            yield
+        except BaseException as error:
+            if self._noted is None:
+                self._noted = error
+
+    def raise_noted(self) -> None:
+        """Raise the failure, if there was one, as it was raised first."""
+        if self._noted is not None:
+            raise self._noted
+
+
 @dataclass
 class _Walk:
     """One reading of a folder: what was found so far."""
@@ -109,12 +156,14 @@ class _Walk:
     blobs: Blobs
     limits: CaptureLimits
     pool: ThreadPoolExecutor
+    watch: _Watch
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     entries_seen: int = 0
     bytes_seen: int = 0
 
     def folder(self, fd: int, path: bytes, depth: int) -> None:
+        self.watch()
         files: list[tuple[bytes, int]] = []
         folders: list[bytes] = []
         for name, about in self._listing(fd, path):
@@ -126,14 +175,43 @@ class _Walk:
                 folders.append(name)
             else:
                 self._take(_link_or_skip(fd, name, _below(path, name), about))
-        for found in self.pool.map(partial(_read_file, self.blobs, fd, path), files):
-            self._take(found)
+        self._files(fd, path, files)
         for name in folders:
             self._subfolder(fd, name, _below(path, name), depth + 1)
+
+    def _files(self, fd: int, path: bytes, files: list[tuple[bytes, int]]) -> None:
+        """Read files in the pool. No thread is left behind that would use `fd` once it is shut."""
+        shared = iter(files)
+        threads = range(min(_THREADS, len(files)))
+        readers = [self.pool.submit(self._read_files, fd, path, shared) for _ in threads]
+        with self.watch.noting():
+            wait(readers)
+        wait(readers)
+        self.watch()
+
+    def _read_files(self, fd: int, path: bytes, shared: Iterator[tuple[bytes, int]]) -> None:
+        with self.watch.noting():
+            for name, size in shared:
+                self._take(self._read_file(fd, name, _below(path, name), size))
+
+    def _read_file(self, folder: int, name: bytes, path: bytes, size: int) -> Entry | Skipped:
+        self.watch()
+        try:
+            fd = os.open(name, _FILE, dir_fd=folder)
+        except OSError as error:
+            return Skipped(shown(path), _reason(error))
+        with _opened(fd):
+            about = os.fstat(fd)
+            if not stat.S_ISREG(about.st_mode):
+                return Skipped(shown(path), _REASONS[errno.ENXIO])
+            head = _Head(fd, size, self.watch)
+            hash = self.blobs.put_stream(head)
+            return Entry.file(path, about.st_mode, about.st_mtime_ns, head.count, hash)
 
     def _listing(self, fd: int, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         with os.scandir(fd) as found:
             for item in found:
+                self.watch()
                 name = os.fsencode(item.name)
                 try:
                     about = item.stat(follow_symlinks=False)
@@ -207,35 +285,39 @@ _SPECIAL = {
 }
 
 
-def _read_file(blobs: Blobs, folder: int, path: bytes, item: tuple[bytes, int]) -> Entry | Skipped:
-    name, size = item
-    path = _below(path, name)
-    try:
-        fd = os.open(name, _FILE, dir_fd=folder)
-    except OSError as error:
-        return Skipped(shown(path), _reason(error))
-    with os.fdopen(fd, "rb", buffering=0) as file:
-        about = os.fstat(fd)
-        if not stat.S_ISREG(about.st_mode):
-            return Skipped(shown(path), _REASONS[errno.ENXIO])
-        head = _Head(file, size)
-        hash = blobs.put_stream(head)
-        return Entry.file(path, about.st_mode, about.st_mtime_ns, head.count, hash)
-
-
 class _Head:
-    """The first bytes of a file, so that one which grows without end is still read to an end."""
+    """The first bytes of a file, so that one which grows without end is still read to an end.
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
-        self._left = size
+    Where the file system knows of a hole, zeros stand in for it and nothing is read. A hole counts
+    as it was when it was met: to ask again for every chunk would let a file of countless extents
+    cost their number each time."""
+
+    def __init__(self, fd: int, size: int, watch: Callable[[], None]) -> None:
+        self._fd = fd
+        self._size = size
+        self._watch = watch
+        self._hole_end = 0
         self.count = 0
 
     def read(self, size: int, /) -> bytes:
-        chunk = self._file.read(min(size, self._left))
-        self._left -= len(chunk)
+        self._watch()
+        size = min(size, self._size - self.count, CHUNK)
+        if size and self._hole_end <= self.count:
+            self._hole_end = _next_data(self._fd, self.count)
+        if self._hole_end - self.count >= size:
+            chunk = _ZEROS[:size]
+        else:
+            chunk = os.pread(self._fd, size, self.count)
         self.count += len(chunk)
         return chunk
+
+
+def _next_data(fd: int, at: int) -> int:
+    """Tell where the hole at `at` ends; a file system that knows of no holes has data there."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA)
+    except OSError as error:
+        return os.fstat(fd).st_size if error.errno == errno.ENXIO else at
 
 
 @contextmanager

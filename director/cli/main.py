@@ -27,7 +27,7 @@ def up() -> None:
     home, ports = _place()
     try:
         serving.up(home, ports, typer.echo)
-    except (SetUpError, StackError, serving.ServedAlreadyError) as error:
+    except (SettingsError, SetUpError, StackError, serving.ServedAlreadyError) as error:
         _fail(error)
 
 
@@ -47,7 +47,7 @@ def demo() -> None:
     home, ports = _place()
     try:
         code = demonstration.demo(home, ports)
-    except (SetUpError, StackError) as error:
+    except (SettingsError, SetUpError, StackError) as error:
         _fail(error)
     raise typer.Exit(code)
 

@@ -16,6 +16,8 @@ from typing import IO, Self
 
 import httpx
 
+from director.settings import private_home
+
 Say = Callable[[str], None]
 
 _START_SECONDS = 60
@@ -85,9 +87,10 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start all parts and wait until the API says that it is ready. Raises StackError."""
-        (self.home / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.home.chmod(0o700)
+        """Start all parts and wait until the API says that it is ready. Raises StackError, or
+        SettingsError where the home cannot be one."""
+        private_home(self.home)
+        (self.home / "logs").mkdir(exist_ok=True)
         for name in ("temporal", "api", "worker"):
             self.begin(name)
         deadline = time.monotonic() + _START_SECONDS
@@ -150,7 +153,6 @@ class Stack:
             "DIRECTOR_HOME": str(self.home),
             "DIRECTOR_PORT": str(self.ports.api),
             "DIRECTOR_TEMPORAL_ADDRESS": f"127.0.0.1:{self.ports.temporal}",
-            "DIRECTOR_TEMPORAL_UI_ADDRESS": self.ui,
         }
 
     def log(self, name: str) -> Path:

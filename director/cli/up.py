@@ -19,6 +19,7 @@ from director.cli.stack import Ports, Say, Stack, StackError
 from director.host import installation_id
 from director.machine.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
 from director.machine.image import ensure_image
+from director.settings import private_home
 
 _CALM_SECONDS = 60
 _STOP_SECONDS = 120
@@ -47,7 +48,7 @@ class ServedAlreadyError(Exception):
 
 def prepare(home: Path, say: Say) -> bool:
     """Make sure of engine, busybox and sandbox image; tells whether the engine was started now."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_home(home)
     engine = ensure_engine(home, say)
     ensure_busybox(say)
     ensure_image(engine.client, say)

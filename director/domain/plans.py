@@ -4,9 +4,10 @@ from director.domain.runs import Sequence, StepPlan
 from director.domain.steps import RETRY_ATTEMPTS, OnFailure, Retry, Step, step_ids
 from director.domain.workflows import Definition
 
-MAX_ATTEMPTS = 5000
-"""Of all steps of a run together: each costs six events, and Temporal ends a workflow that has
-more than 51,200."""
+MAX_ATTEMPTS = 2000
+"""Of all steps of a run together. Temporal ends a workflow with more than 51,200 events: an
+attempt costs 6, with a wait before it 11, with a signal and a deadline 18; 2000 signals from
+outside cost 10,000 more."""
 
 
 def plan_of(definition: Definition) -> Sequence:

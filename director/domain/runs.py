@@ -116,6 +116,8 @@ class RunInput(Shape):
     owner_id: str
     department_id: str | None = None
     timeout_ms: int
+    paused: bool = False
+    """Whether to hold before the first step: a pause came before the start."""
     plan: Sequence
 
 

@@ -4,9 +4,6 @@ import re
 from typing import Any
 
 MASK = "***"
-_SHORTEST = 4
-"""Shorter values are no secrets, and would riddle the text with masks."""
-
 _SECRET_NAME = re.compile(r"pass|secret|token|key|credential|auth|private|_url$|dsn", re.I)
 
 
@@ -18,15 +15,6 @@ def masked(definition: dict[str, Any]) -> dict[str, Any]:
         for step in definition.get("steps", [])
     ]
     return shown
-
-
-def redacted(text: str, variables: dict[str, str]) -> str:
-    """The text without the values of variables with secret-looking names."""
-    secret = {value for name, value in variables.items() if _SECRET_NAME.search(name)}
-    for value in sorted(secret, key=len, reverse=True):
-        if len(value) >= _SHORTEST:
-            text = text.replace(value, MASK)
-    return text
 
 
 def masked_variables(variables: dict[str, str]) -> dict[str, str]:

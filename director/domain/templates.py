@@ -20,6 +20,8 @@ def fill(text: str, context: dict[str, Any], *, shell: bool = False) -> str:
 
     def value_of(match: re.Match[str]) -> str:
         value = _spelled(_lookup(match[1], context))
+        if "\0" in value:
+            raise TemplateError(f"{{{{{match[1]}}}}} holds a NUL, which no command can get")
         if shell and not _SHELL_SAFE.fullmatch(value):
             raise TemplateError(
                 f"{{{{{match[1]}}}}} holds characters that a shell would interpret; use the"

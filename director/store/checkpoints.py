@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from director.domain import checkpoints as domain
 from director.domain.base import Json
@@ -44,3 +44,15 @@ def finish(
     row.skipped, row.status = skipped, domain.CheckpointStatus.READY
     session.add(row)
     return row
+
+
+def fail(session: Session, id: str) -> None:
+    """Write that a checkpoint was not finished and cannot be used."""
+    row = session.get_one(CheckpointRow, id)
+    row.status = domain.CheckpointStatus.FAILED
+    session.add(row)
+
+
+def of_attempt(session: Session, attempt: str) -> CheckpointRow | None:
+    """The checkpoint that an attempt of a step has begun, or taken."""
+    return session.exec(select(CheckpointRow).where(CheckpointRow.attempt == attempt)).first()

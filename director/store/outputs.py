@@ -50,14 +50,17 @@ def pieces(
     return list(session.exec(statement))
 
 
-def last_pieces(
-    session: Session, run_id: str, step: int, attempt: int, stream: Stream, size: int
+def span(
+    session: Session, run_id: str, step: int, attempt: int, stream: Stream, start: int, end: int
 ) -> list[OutputRow]:
-    """The pieces that hold the last `size` bytes of a stream, in order."""
-    end = recorded(session, run_id, step, attempt, stream)
-    conditions = [*_of(run_id, step, attempt), OutputRow.stream == stream]
-    conditions.append(OutputRow.offset + OutputRow.size > end - size)
-    return list(session.exec(select(OutputRow).where(*conditions).order_by(col(OutputRow.offset))))
+    """The pieces that hold the bytes from `start` to `end` of a stream, in order."""
+    inside = (
+        OutputRow.stream == stream,
+        OutputRow.offset < end,
+        OutputRow.offset + OutputRow.size > start,
+    )
+    statement = select(OutputRow).where(*_of(run_id, step, attempt), *inside)
+    return list(session.exec(statement.order_by(col(OutputRow.offset))))
 
 
 def _of(run_id: str, step: int, attempt: int) -> list[Any]:

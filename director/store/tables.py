@@ -184,6 +184,8 @@ class CheckpointRow(SQLModel, table=True):
     workflow_id: str | None = None
     run_id: str | None = None
     step: str | None = None
+    attempt: str | None = Field(default=None, unique=True)
+    """Which attempt of a step takes it, so that a retried activity takes no second one."""
     name: str
     description: str | None = None
     status: str = CheckpointStatus.CREATING

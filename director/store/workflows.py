@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sqlalchemy import and_
 from sqlmodel import Session, col, select
 
 from director.domain import workflows as domain
@@ -80,7 +81,8 @@ def listed(
     if status is not None:
         conditions.append(WorkflowRow.status == status)
     rows, pagination = paged(session, WorkflowRow, conditions, query)
-    return [view(session, row) for row in rows], pagination
+    present = _present_definitions(session, [row.id for row in rows])
+    return [_view(row, present[row.id]) for row in rows], pagination
 
 
 def update(
@@ -123,10 +125,24 @@ def delete(session: Session, principal: Principal, id: str, match: str | None) -
 
 def view(session: Session, row: WorkflowRow) -> domain.Workflow:
     """The workflow as the API shows it; values of variables with secret-looking names hidden."""
-    present = definition(session, row.id, row.version)
+    return _view(row, definition(session, row.id, row.version))
+
+
+def _view(row: WorkflowRow, present: domain.Definition) -> domain.Workflow:
     shown = masked(present.model_dump(mode="json", exclude_none=True))
     unset = {"workspace": None, "departmentId": None}
     return domain.Workflow.model_validate({**row.model_dump(), **unset, **shown})
+
+
+def _present_definitions(session: Session, ids: list[str]) -> dict[str, domain.Definition]:
+    """The present versions of several workflows."""
+    at_present = and_(
+        col(DefinitionRow.workflow_id) == col(WorkflowRow.id),
+        col(DefinitionRow.version) == col(WorkflowRow.version),
+    )
+    statement = select(DefinitionRow).join(WorkflowRow, at_present)
+    rows = session.exec(statement.where(col(WorkflowRow.id).in_(ids)))
+    return {row.workflow_id: domain.Definition.model_validate(row.definition) for row in rows}
 
 
 def _changed(present: domain.Definition, body: domain.WorkflowUpdate) -> domain.Definition:

@@ -28,6 +28,18 @@ FEW = RetryPolicy(
     maximum_attempts=5,
 )
 
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""Faults of workflow code that fail a run instead of hanging it. Not `Exception`: code that does
+not fit a history must leave the run as it is, until code comes that fits."""
+
 MAX_BACKOFF = timedelta(minutes=5)
 
 

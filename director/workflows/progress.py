@@ -33,7 +33,7 @@ class RunStory:
         self._signals: list[str] = []
         self._numbered = 0
         self.status = RunStatus.QUEUED
-        self.paused = False
+        self.paused = run.paused
 
     def attempts(self, index: int) -> int:
         """How many attempts of a step have begun."""

@@ -65,10 +65,19 @@ class DirectorWorkflow:
         """Perform all steps, settle whatever the end is, and end as the run ended."""
         telling = asyncio.create_task(self._tell_progress())
         end = await self._perform()
+        finishing = asyncio.create_task(self._finish(end, telling))
+        while not finishing.done():
+            try:
+                await workflow.wait_condition(finishing.done)
+            except asyncio.CancelledError:
+                workflow.logger.info("cancelled too late: the run is at its end already")
+        finishing.result()
+        return self._conclude(end)
+
+    async def _finish(self, end: _Ended, telling: asyncio.Task[None]) -> None:
         self._settling = True
         await telling
         await self._settle(end)
-        return self._conclude(end)
 
     @workflow.signal(name=names.PAUSE)
     def pause(self) -> None:
@@ -125,6 +134,7 @@ class DirectorWorkflow:
     async def _step(self, plan: StepPlan) -> int | None:
         """Attempt a step once; gives the index to go on from where it is to be tried again."""
         await self._hold_while_paused()
+        self._check_budget(plan)
         outcome = await self._attempt(plan)
         if outcome.status is StepStatus.CANCELLED:
             raise _Ended(RunStatus.CANCELLED, plan)
@@ -132,11 +142,21 @@ class DirectorWorkflow:
             return None
         attempt = self._story.attempts(plan.index)
         if attempt < plan.max_attempts:
-            await asyncio.sleep(policies.backoff(plan.backoff_ms, attempt).total_seconds())
+            await self._back_off(plan, attempt)
             return plan.index if plan.judges is None else plan.judges
         if plan.on_failure is OnFailure.CONTINUE:
             return None
         raise _Ended(RunStatus.FAILED, plan, outcome.code)
+
+    async def _back_off(self, plan: StepPlan, attempt: int) -> None:
+        wait = min(policies.backoff(plan.backoff_ms, attempt), self._budget)
+        if wait > timedelta(0):
+            await asyncio.sleep(wait.total_seconds())
+            self._budget -= wait
+
+    def _check_budget(self, plan: StepPlan) -> None:
+        if self._budget <= timedelta(0):
+            raise _Ended(RunStatus.TIMED_OUT, plan, DeadlineError.code)
 
     async def _attempt(self, plan: StepPlan) -> StepOutcome:
         attempt = self._story.began(plan)
@@ -202,11 +222,10 @@ class DirectorWorkflow:
             return
 
     async def _hold_while_paused(self) -> None:
-        if not self._story.paused:
-            return
-        await self._record(RunStatus.PAUSED)
-        await workflow.wait_condition(lambda: not self._story.paused)
-        await self._record(RunStatus.RUNNING)
+        while self._story.paused:
+            await self._record(RunStatus.PAUSED)
+            await workflow.wait_condition(lambda: not self._story.paused)
+            await self._record(RunStatus.RUNNING)
 
     async def _record(self, status: RunStatus) -> None:
         self._story.status = status

@@ -1,18 +1,26 @@
+import asyncio
+import errno
+import hashlib
 import io
+import itertools
 import os
 import random
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from director.blobs.store import BlobCorruptError, LocalBlobs
+from director.blobs.store import BlobCorruptError, LocalBlobs, Reader
 from director.blobs.trees import CaptureLimits, MaterializeError, capture, materialize
 from director.domain.errors import NotFoundError, PayloadTooLargeError
 from director.domain.trees import MAX_DEPTH, Entry, Tree
 
 SECOND = 1_700_000_000 * 10**9
+MIB = 1024**2
+ENDLESS = 60 * 1024**3
+"""Bytes of a sparse file that no test could read to its end in its time."""
 
 
 @pytest.fixture
@@ -329,3 +337,168 @@ def test_any_tree_comes_back_equal(
     tree = capture(source, blobs).tree
     materialize(tree, target, blobs)
     assert capture(target, blobs).tree.hash == tree.hash
+
+
+def sparse(path: Path, size: int, *data: tuple[int, bytes]) -> None:
+    with path.open("wb") as file:
+        for at, content in data:
+            file.seek(at)
+            file.write(content)
+        file.truncate(size)
+
+
+class Alarm:
+    """A check that raises once, at a given call, and never again."""
+
+    def __init__(self, at: int, error: BaseException) -> None:
+        self.at = at
+        self.error = error
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            self.calls += 1
+            due = self.calls == self.at
+        if due:
+            raise self.error
+
+
+def assert_stopped_by(alarm: Alarm, source: Path, blobs: LocalBlobs) -> None:
+    threads, descriptors = set(threading.enumerate()), os.listdir("/proc/self/fd")
+    with pytest.raises(type(alarm.error)) as raised:
+        capture(source, blobs, check=alarm)
+    assert raised.value is alarm.error
+    assert (raised.value.__cause__, raised.value.__context__) == (None, None)
+    assert alarm.calls <= alarm.at + 2
+    assert set(threading.enumerate()) == threads
+    assert os.listdir("/proc/self/fd") == descriptors
+    assert os.listdir(blobs._tmp) == []
+
+
+@pytest.mark.parametrize("at", [1, 3, 40])
+def test_a_check_ends_the_reading_of_large_sparse_files(
+    source: Path, blobs: LocalBlobs, at: int
+) -> None:
+    for name in ("a", "b", "c"):
+        sparse(source / name, ENDLESS // 3, (5 * MIB, b"data"))
+    assert_stopped_by(Alarm(at, RuntimeError("stop")), source, blobs)
+
+
+def test_a_check_ends_the_reading_of_a_large_file_without_holes(
+    source: Path, blobs: LocalBlobs
+) -> None:
+    (source / "dense").write_bytes(b"dense" * 10 * MIB)
+    assert_stopped_by(Alarm(20, RuntimeError("stop")), source, blobs)
+
+
+@pytest.mark.parametrize("at", [1, 250, 500, 700, 999])
+def test_a_check_ends_the_reading_of_a_folder_of_many_entries(
+    source: Path, blobs: LocalBlobs, at: int
+) -> None:
+    for number in range(500):
+        (source / f"{number}").write_bytes(b"%d" % number)
+    assert_stopped_by(Alarm(at, RuntimeError("stop")), source, blobs)
+
+
+def test_a_check_ends_the_reading_between_folders(source: Path, blobs: LocalBlobs) -> None:
+    for number in range(100):
+        (source / f"{number}").mkdir()
+    assert_stopped_by(Alarm(150, RuntimeError("stop")), source, blobs)
+
+
+@pytest.mark.parametrize("at", [1, 4, 6])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "like a file that vanished"),
+        StopIteration(),
+        GeneratorExit(),
+        KeyboardInterrupt(),
+        asyncio.CancelledError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_check_raises_comes_out_as_it_is(
+    source: Path, blobs: LocalBlobs, error: BaseException, at: int
+) -> None:
+    (source / "sub").mkdir()
+    sparse(source / "sub/large", ENDLESS)
+    assert_stopped_by(Alarm(at, error), source, blobs)
+
+
+def test_a_failing_disk_ends_the_reading_of_the_other_files(source: Path, tmp_path: Path) -> None:
+    class Full(LocalBlobs):
+        def put_stream(self, reader: Reader) -> str:
+            if reader.read(1) == b"x":
+                raise OSError(errno.ENOSPC, "the disk is full")
+            return super().put_stream(reader)
+
+    blobs = Full(tmp_path / "blobs", fsync=False)
+    sparse(source / "large", ENDLESS)
+    (source / "small").write_bytes(b"x")
+    with pytest.raises(OSError, match="the disk is full"):
+        capture(source, blobs)
+    assert os.listdir(blobs._tmp) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"dense" * 10 * MIB], ids=["hole", "data"])
+def test_a_check_is_called_for_every_16_mib_and_every_entry(
+    source: Path, blobs: LocalBlobs, content: bytes
+) -> None:
+    sparse(source / "large", 100 * MIB, (0, content))
+    for number in range(10):
+        (source / f"{number}").symlink_to("large")
+    alarm = Alarm(0, RuntimeError("never"))
+    capture(source, blobs, check=alarm)
+    assert alarm.calls >= 11 + 100 / 16
+
+
+LAYOUTS: dict[str, tuple[int, list[tuple[int, bytes]]]] = {
+    "nothing but a hole": (5 * MIB + 7, []),
+    "a hole shorter than a block": (100, []),
+    "data first": (9 * MIB, [(0, b"first" * MIB)]),
+    "data last": (9 * MIB, [(9 * MIB - 4, b"last")]),
+    "data across chunks": (9 * MIB + 1, [(3 * MIB - 2, b"over"), (6 * MIB, b"x" * 5000)]),
+    "short holes": (3 * MIB, [(at, b"y" * 4096) for at in range(0, 3 * MIB, 12_288)]),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_file_with_holes_has_the_content_that_reading_it_gives(
+    source: Path, blobs: LocalBlobs, layout: str
+) -> None:
+    size, data = LAYOUTS[layout]
+    sparse(source / "file", size, *data)
+    (entry,) = capture(source, blobs).tree.entries
+    assert entry.hash == hashlib.sha256(content_of(source / "file")).hexdigest()
+    assert blobs.get(entry.hash) == content_of(source / "file")
+    assert entry.size == size
+
+
+def bytes_read() -> int:
+    """What this process has taken out of files so far."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def test_holes_are_not_read(source: Path, blobs: LocalBlobs) -> None:
+    sparse(source / "file", 300 * MIB, (150 * MIB, b"middle"))
+    before = bytes_read()
+    capture(source, blobs)
+    assert bytes_read() - before < 5 * MIB
+
+
+@pytest.mark.parametrize("size", [0, 3 * MIB, 50 * MIB])
+def test_a_sparse_file_that_is_cut_while_it_is_read_is_consistent(
+    source: Path, blobs: LocalBlobs, size: int
+) -> None:
+    calls = itertools.count(1)
+
+    def cut() -> None:
+        if next(calls) == 10:
+            os.truncate(source / "file", size)
+
+    sparse(source / "file", 100 * MIB, (60 * MIB, b"data"))
+    (entry,) = capture(source, blobs, check=cut).tree.entries
+    assert entry.size == blobs.size(entry.hash or "")

@@ -1,6 +1,6 @@
-"""Values of secret-looking variables are hidden, in definitions and in texts."""
+"""Values of secret-looking variables are hidden, in definitions."""
 
-from director.domain.secrets import MASK, masked, redacted
+from director.domain.secrets import MASK, masked
 
 
 def test_secret_looking_names_are_masked_in_a_definition_and_its_steps() -> None:
@@ -12,13 +12,3 @@ def test_secret_looking_names_are_masked_in_a_definition_and_its_steps() -> None
     hidden = {"API_KEY": MASK, "DB_PASSWORD": MASK, "GITHUB_TOKEN": MASK, "NODE_ENV": "test"}
     assert shown["environment"] == hidden
     assert shown["steps"][0]["environment"] == hidden
-
-
-def test_a_text_loses_the_values_of_secret_looking_variables_only() -> None:
-    variables = {"TOKEN": "abcd-1234", "MODE": "verbose", "PASSWORD": "x"}
-
-    assert redacted("abcd-1234 is verbose, x", variables) == f"{MASK} is verbose, x"
-
-
-def test_a_secret_that_holds_another_is_hidden_whole() -> None:
-    assert redacted("12345678", {"A_KEY": "1234", "B_KEY": "12345678"}) == MASK

@@ -8,6 +8,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
 from director.worker import workflow_runner
+from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
 HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
@@ -24,7 +25,7 @@ async def test_a_recorded_history_replays_with_the_code_of_today(path: Path) -> 
         workflows=WORKFLOWS,
         data_converter=pydantic_data_converter,
         workflow_runner=workflow_runner(),
-        workflow_failure_exception_types=[Exception],
+        workflow_failure_exception_types=FAULTS,
     )
 
     history = WorkflowHistory.from_json(path.stem, path.read_text())

@@ -4,6 +4,9 @@ import asyncio
 
 from support.stack import Stack
 
+from director.domain.runs import RunStatus
+from director.store.tables import RunRow
+
 EXIT_0 = {"type": "verify", "criteria": "exit code is 0"}
 
 
@@ -348,6 +351,118 @@ async def test_a_command_that_ends_its_own_container_is_not_repeated_for_ever(
     assert ended["error"]["code"] == "SANDBOX_FAILED"
     assert "4 times" in ended["error"]["message"]
     assert len(commands_of(stack, run)) == 4
+
+
+async def test_a_runs_time_is_judged_between_short_steps_too(stack: Stack) -> None:
+    run = await stack.run(*["last 0.4"] * 6, config={"timeout": 1000})
+
+    assert run["status"] == "timed_out"
+    assert run["error"]["code"] == "TIMEOUT"
+    assert len(commands_of(stack, run)) in (2, 3)
+
+
+async def test_waiting_for_the_next_attempt_counts_as_the_runs_time(stack: Stack) -> None:
+    step = {"type": "execute", "command": "fail 1", "retry": {"maxAttempts": 5, "backoff": 60000}}
+
+    run = await stack.run(step, config={"timeout": 1500})
+
+    assert run["status"] == "timed_out"
+    assert len(commands_of(stack, run)) == 1
+
+
+async def test_the_runs_time_ends_the_command_of_a_criterion_too(stack: Stack) -> None:
+    verify = {"type": "verify", "criteria": {"type": "command", "command": "wait ever"}}
+
+    run = await stack.run("say x", verify, config={"timeout": 1200})
+
+    assert run["status"] == "timed_out"
+    assert run["steps"][1]["status"] == "timed_out"
+
+
+async def test_a_criterions_command_that_is_lost_with_its_container_is_run_again(
+    stack: Stack,
+) -> None:
+    criterion = {"type": "command", "command": "wait lost-criterion"}
+    workflow = await stack.workflow("say x", {"type": "verify", "criteria": criterion})
+    await stack.start(workflow["id"])
+    running = await stack.until(workflow["id"], "running")
+    while len(commands_of(stack, running)) < 2:
+        await asyncio.sleep(0.02)
+
+    stack.runtime.lose(sandbox_of(running))
+    stack.gates.open("lost-criterion")
+    run = await stack.ended(workflow["id"])
+
+    assert run["status"] == "completed"
+    assert len(commands_of(stack, run)) == 3
+
+
+async def test_a_criterions_command_is_not_run_twice_when_its_worker_goes_away(
+    stack: Stack,
+) -> None:
+    criterion = {"type": "command", "command": "wait handed-over"}
+    workflow = await stack.workflow("say x", {"type": "verify", "criteria": criterion})
+    await stack.start(workflow["id"])
+    running = await stack.until(workflow["id"], "running")
+    while len(commands_of(stack, running)) < 2:
+        await asyncio.sleep(0.02)
+
+    await stack.stop_worker()
+    await stack.start_worker()
+    stack.gates.open("handed-over")
+    run = await stack.ended(workflow["id"])
+
+    assert run["status"] == "completed"
+    assert len(commands_of(stack, run)) == 2
+
+
+async def test_what_a_sandbox_cannot_do_fails_the_step_and_is_not_tried_for_ever(
+    stack: Stack,
+) -> None:
+    step = {"type": "execute", "command": ["say", "{{context.text}}"]}
+
+    run = await stack.run(step, start={"context": {"text": "a\u0000b"}})
+
+    assert run["status"] == "failed"
+    assert run["error"]["code"] == "INVALID_TEMPLATE"
+    assert commands_of(stack, run) == []
+
+
+async def test_deleting_a_session_by_force_ends_its_runs_before_they_begin_anything(
+    stack: Stack,
+) -> None:
+    session = await stack.session()
+    workflow = await stack.workflow("say never", session_id=session["id"])
+    await stack.stop_worker()
+    try:
+        run = await stack.start(workflow["id"])
+        await stack.call("DELETE", f"/sessions/{session['id']}?force=true")
+    finally:
+        await stack.start_worker()
+    while True:
+        with stack.store.read() as database:
+            row = database.get_one(RunRow, run["runId"])
+        if RunStatus(row.status).ended:
+            break
+        await asyncio.sleep(0.05)
+
+    assert row.status == "cancelled"
+    assert commands_of(stack, run) == []
+
+
+async def test_a_run_that_is_paused_before_a_worker_takes_it_holds(stack: Stack) -> None:
+    workflow = await stack.workflow("say x")
+    await stack.stop_worker()
+    try:
+        run = await stack.start(workflow["id"])
+        await stack.call("POST", f"/workflows/{workflow['id']}/pause")
+    finally:
+        await stack.start_worker()
+
+    await stack.until(workflow["id"], "paused")
+    assert commands_of(stack, run) == []
+    await stack.call("POST", f"/workflows/{workflow['id']}/resume")
+    assert (await stack.ended(workflow["id"]))["status"] == "completed"
 
 
 def commands_of(stack: Stack, run: dict) -> list:

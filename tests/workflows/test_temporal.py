@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.server import TemporalServer
 from support.stack import Stack, running_stack
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.common import SearchAttributeKey
 
 from director.domain import names
@@ -124,7 +124,7 @@ async def test_a_step_that_lasts_tells_how_long_in_numbered_signals(stack: Stack
     assert [frame["seq"] for frame in frames] == sorted(frame["seq"] for frame in frames)
 
 
-async def test_no_secret_reaches_temporal_the_logs_or_the_event_log(
+async def test_nothing_secret_reaches_temporal_the_logs_or_the_event_log(
     stack: Stack, temporal_server: TemporalServer, caplog
 ) -> None:
     run = await stack.run(
@@ -132,7 +132,7 @@ async def test_no_secret_reaches_temporal_the_logs_or_the_event_log(
         {"type": "verify", "criteria": f"output contains '{CANARY}'"},
         {"type": "checkpoint", "name": CANARY},
         f"fail 9; say {CANARY}",
-        start={"environment": {"TOKEN": CANARY}, "context": {"value": CANARY}},
+        start={"environment": {"MODE": CANARY}, "context": {"value": CANARY}},
     )
     history = await handle_of(stack, run).fetch_history()
     with stack.store.read() as session:
@@ -203,3 +203,40 @@ async def _frame(socket, event: str, *, source: str) -> dict:
             signal = frame["data"].get("signal", {})
             if frame.get("event") == event and signal.get("source") == source:
                 return dict(frame)
+
+
+async def test_terminated_runs_leave_no_sandbox_and_run_nothing_again(stack: Stack) -> None:
+    made = [await stack.workflow("wait for-ever") for _ in range(6)]
+    for workflow in made:
+        await stack.start(workflow["id"])
+    going = [await stack.until(workflow["id"], "running") for workflow in made]
+    names_of = {run["runId"].replace("run_", "sbx_") for run in going}
+
+    for run in going:
+        await handle_of(stack, run).terminate("pressed in the UI")
+    for workflow in made:
+        await stack.ended(workflow["id"])
+
+    def left() -> set[str]:
+        return names_of & {id for id, _ in stack.runtime.sandboxes()}
+
+    for _ in range(100):
+        if not left():
+            break
+        await asyncio.sleep(0.1)
+    assert left() == set()
+    assert len([id for id, _ in stack.runtime.ran if id in names_of]) == 6
+
+
+async def test_reconcile_is_kept_alive_although_somebody_terminates_it(stack: Stack) -> None:
+    handle = stack.temporal.get_workflow_handle(names.RECONCILE_ID)
+    first = (await handle.describe()).run_id
+
+    await handle.terminate("pressed in the UI")
+
+    for _ in range(300):
+        described = await handle.describe()
+        if described.run_id != first and described.status is WorkflowExecutionStatus.RUNNING:
+            break
+        await asyncio.sleep(0.1)
+    assert described.run_id != first

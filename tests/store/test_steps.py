@@ -1,0 +1,142 @@
+"""An attempt that lost its step writes nothing any more, whatever it still believes."""
+
+from pathlib import Path
+
+import pytest
+from sqlmodel import Session
+
+from director.domain.events import EventType
+from director.domain.runs import RunStatus, StepStatus
+from director.domain.sessions import SessionCreate
+from director.domain.users import Principal, Role
+from director.domain.workflows import StartWorkflow, WorkflowCreate
+from director.store import outputs, runs, sessions, steps, workflows
+from director.store.engine import Store
+from director.store.steps import StaleAttemptError, StepKey
+from director.store.tables import OutputRow, RunRow, StepRow
+
+SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id="lgn_1")
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = Store(f"sqlite:///{tmp_path / 'director.db'}")
+    store.create_tables()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def run_id(store: Store) -> str:
+    with store.write() as session:
+        parent = sessions.create(session, SOMEBODY, SessionCreate(type="a", name="s"))
+        body = {"sessionId": parent.id, "name": "w", "steps": [{"type": "execute", "command": "x"}]}
+        workflow = workflows.create(session, SOMEBODY, WorkflowCreate.model_validate(body))
+        return runs.create(session, SOMEBODY, workflow.id, StartWorkflow()).id
+
+
+def key(run_id: str, activity_attempt: int = 1, attempt: int = 1, temporal: str = "t1") -> StepKey:
+    return StepKey(run_id, 0, attempt, temporal, activity_attempt)
+
+
+def opened(store: Store, wanted: StepKey) -> str:
+    with store.write() as session:
+        return steps.open_step(session, wanted).state
+
+
+def step_of(session: Session, run_id: str) -> StepRow:
+    return session.get_one(StepRow, (run_id, 0))
+
+
+def test_the_first_attempt_begins_the_run(store: Store, run_id: str) -> None:
+    assert opened(store, key(run_id)) == "go"
+
+    with store.read() as session:
+        assert session.get_one(RunRow, run_id).status == RunStatus.RUNNING
+        assert step_of(session, run_id).status == StepStatus.RUNNING
+
+
+def test_a_retried_activity_finds_the_outcome_instead_of_working_again(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        assert steps.close_step(session, key(run_id), StepStatus.COMPLETED, {"exitCode": 0}, None)
+
+    with store.write() as session:
+        again = steps.open_step(session, key(run_id, activity_attempt=2))
+
+    assert again.state == "ended"
+    assert again.outcome is not None
+    assert (again.outcome.status, again.outcome.exit_code) == (StepStatus.COMPLETED, 0)
+
+
+def test_an_outcome_counts_only_for_the_execution_that_wrote_it(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
+
+    assert opened(store, key(run_id, temporal="t2")) == "go"
+
+
+@pytest.mark.parametrize("older", [{"activity_attempt": 1}, {"attempt": 1, "activity_attempt": 9}])
+def test_an_older_attempt_neither_opens_nor_records_nor_closes(
+    store: Store, run_id: str, older: dict[str, int]
+) -> None:
+    opened(store, key(run_id, attempt=1))
+    opened(store, key(run_id, attempt=2, activity_attempt=2))
+    old = key(run_id, **({"attempt": 2} | older))
+
+    assert opened(store, old) == "stale"
+    with store.write() as session, pytest.raises(StaleAttemptError):
+        steps.require(session, old)
+    with store.write() as session:
+        assert not steps.close_step(session, old, StepStatus.FAILED, None, None)
+        assert step_of(session, run_id).status == StepStatus.RUNNING
+
+
+def test_a_run_that_is_being_cancelled_starts_nothing_more(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        runs.want_cancel(session, session.get_one(RunRow, run_id))
+
+    with store.write() as session:
+        steps.require(session, key(run_id))
+        with pytest.raises(StaleAttemptError, match="cancelling"):
+            steps.repeat_step(session, key(run_id))
+
+
+def test_a_repeated_command_begins_with_no_output(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        piece = {"run_id": run_id, "step": 0, "attempt": 1, "stream": "stdout"}
+        outputs.append(session, OutputRow(**piece, offset=0, size=5, hash="h"))
+
+    with store.write() as session:
+        assert steps.repeat_step(session, key(run_id)) == 1
+
+    with store.read() as session:
+        assert outputs.recorded(session, run_id, 0, 1, "stdout") == 0
+
+
+def test_a_failure_before_the_last_attempt_shows_as_retrying_and_is_an_outcome(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        error = {"code": "TIMEOUT", "message": "too slow"}
+        steps.close_step(session, key(run_id), StepStatus.RETRYING, None, error)
+        outcome = steps.outcome_of(step_of(session, run_id), "host")
+
+    assert outcome.status is StepStatus.TIMED_OUT
+
+
+def test_nothing_is_written_into_a_run_that_has_ended(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        run = session.get_one(RunRow, run_id)
+        runs.move(session, run, RunStatus.FAILED, EventType.WORKFLOW_FAILED)
+
+    assert opened(store, key(run_id, activity_attempt=2)) == "stale"
+    with store.write() as session:
+        assert not steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
