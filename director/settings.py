@@ -57,7 +57,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         home=home,
         host=env.get("DIRECTOR_HOST") or "127.0.0.1",
         port=_integer(env, "DIRECTOR_PORT", 8000, 1, 65535),
-        database_url=env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}",
+        database_url=_database_url(env, home),
         temporal_address=env.get("DIRECTOR_TEMPORAL_ADDRESS") or "127.0.0.1:7233",
         temporal_namespace=env.get("DIRECTOR_TEMPORAL_NAMESPACE") or "director",
         temporal_tls=_flag(env, "DIRECTOR_TEMPORAL_TLS"),
@@ -71,6 +71,15 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
     )
+
+
+def _database_url(env: Mapping[str, str], home: Path) -> str:
+    url = env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}"
+    if not url.startswith("sqlite:///"):
+        raise SettingsError(
+            "DIRECTOR_DATABASE_URL: this version keeps its data in SQLite only (sqlite:///PATH)"
+        )
+    return url
 
 
 def _secret_keys(env: Mapping[str, str], mode: str, home: Path) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
-from director.settings import Settings, SettingsError, read_settings
+from director.settings import Settings, SettingsError, private_home, read_settings
 from director.store.engine import Store
 from director.temporal.client import connect, prepare_namespace
 from director.workflows.policies import FAULTS
@@ -192,6 +192,7 @@ def main() -> None:
     when it takes down the SDK's threads."""
     try:
         settings = read_settings()
+        private_home(settings.home)
         set_up_logs(settings.log_format)
         asyncio.run(serve(settings))
         code = 0

@@ -16,7 +16,7 @@ workflow's deadline begins with it. Signals are the larger part of a long run's 
 
 
 class Pulse:
-    """Signals at the first second, then after a twentieth of the time that has passed."""
+    """Signals at the first seconds, then each time that a fifth more time has passed."""
 
     def __init__(self, job: StepJob, tell: Tell) -> None:
         self.output_bytes = 0
@@ -29,7 +29,7 @@ class Pulse:
         if (now := time.monotonic()) < self._next or not self._left:
             return
         elapsed = to_millis(utc_now() - self._job.began)
-        self._next, self._left = now + elapsed / 1000 / 20, self._left - 1
+        self._next, self._left = now + elapsed / 1000 / 5, self._left - 1
         signal = ProgressSignal(
             source="step",
             step=self._job.key.index,

@@ -7,6 +7,7 @@ import structlog
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
+from fastapi_offline import FastAPIOffline
 
 from director import API_VERSION
 from director.api import (
@@ -40,7 +41,7 @@ _EXPOSED = ["X-Request-Id", "ETag", "Location"]
 
 def create_app(settings: Settings) -> FastAPI:
     """The application with all its routes; its parts are opened when it starts to serve."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="Director",
         version=API_VERSION,
         description="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",

@@ -37,7 +37,15 @@ def _complete(schema: dict[str, Any]) -> None:
         schema["components"]["schemas"].pop(name, None)
 
 
+def _summarise(operation: dict[str, Any]) -> None:
+    """The first sentence of a route's docstring, instead of the name of its function."""
+    first, _, rest = operation.get("description", "").replace("\n", " ").partition(". ")
+    if first:
+        operation["summary"], operation["description"] = first.rstrip("."), rest or first
+
+
 def _complete_operation(method: str, operation: dict[str, Any]) -> None:
+    _summarise(operation)
     responses = operation["responses"]
     responses.pop("422", None)  # validation is a 400 here
     kinds: list[type[DirectorError]] = [DirectorError]

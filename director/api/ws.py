@@ -131,13 +131,14 @@ class _Connection:
 
     async def _first_frame(self) -> AuthFrame:
         try:
-            frame = await asyncio.wait_for(self._receive(), self._timing.auth_seconds)
+            frame = await asyncio.wait_for(self._receive("auth_error"), self._timing.auth_seconds)
         except TimeoutError:
             message = f"no auth frame within {self._timing.auth_seconds:g} s"
             raise _ClosedError(_NO_AUTH, message) from None
         if isinstance(frame, AuthFrame):
             return frame
-        await self._refuse("the first frame must be of type auth")
+        if frame is not None:
+            await self._refuse("the first frame must be of type auth")
         raise _ClosedError(_BAD_TOKEN, "not authenticated")
 
     async def _authenticate(self, frame: AuthFrame) -> None:
@@ -190,14 +191,14 @@ class _Connection:
             await asyncio.sleep(self._timing.login_check_seconds)
         raise _ClosedError(_BAD_TOKEN, "the login was revoked")
 
-    async def _receive(self) -> AuthFrame | SubscribeFrame | None:
+    async def _receive(self, refusal: str = "error") -> AuthFrame | SubscribeFrame | None:
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         try:
             return _read(message)
         except DirectorError as error:
-            await self._send({"message": error.message, "details": error.details}, "error")
+            await self._send({"message": error.message, "details": error.details}, refusal)
             return None
 
     async def _refuse(self, message: str) -> None:

@@ -163,7 +163,6 @@ class _Walk:
     bytes_seen: int = 0
 
     def folder(self, fd: int, path: bytes, depth: int) -> None:
-        self.watch()
         files: list[tuple[bytes, int]] = []
         folders: list[bytes] = []
         for name, about in self._listing(fd, path):
@@ -186,7 +185,7 @@ class _Walk:
         readers = [self.pool.submit(self._read_files, fd, path, shared) for _ in threads]
         with self.watch.noting():
             wait(readers)
-        wait(readers)
+        wait(readers)  # an interruption of the first wait is noted, and lets the readers end
         self.watch()
 
     def _read_files(self, fd: int, path: bytes, shared: Iterator[tuple[bytes, int]]) -> None:

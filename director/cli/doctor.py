@@ -70,7 +70,7 @@ def port_check(name: str, port: int, home: Path) -> Check:
         return Check(title, True, f"free for {name}")
     holder = _holder(port) or "another program"
     ours = str(home) in holder or sys.prefix in holder
-    remedy = f"else {name} uses another port, and says which"
+    remedy = "DIRECTOR_PORT chooses another" if name == "API" else "another one is used then"
     return Check(title, ours, f"held by {holder[:80]}", remedy, needed=False)
 
 

@@ -37,8 +37,15 @@ class Ports:
     temporal: int = 7233
     ui: int = 8233
 
-    def free(self, say: Say) -> "Ports":
-        """These ports, each replaced by a free one where somebody else has it, and say so."""
+    def free(self, say: Say, *, api_fixed: bool = False) -> "Ports":
+        """These ports, each replaced by a free one where somebody else has it, and say so.
+
+        Raises StackError where the API's is taken and must not move: clients know it."""
+        if api_fixed and _taken(self.api):
+            raise StackError(
+                f"port {self.api} is taken by another program: stop that one, or choose another"
+                f" port for the API, for example `DIRECTOR_PORT={self.api + 1} make up`"
+            )
         found: dict[str, int] = {}
         for name in ("api", "temporal", "ui"):
             port = getattr(self, name)
@@ -64,6 +71,13 @@ class Stack:
     def api(self) -> str:
         """The address of the API."""
         return f"http://127.0.0.1:{self.ports.api}"
+
+    @property
+    def namespace(self) -> str:
+        """The namespace in which the runs are."""
+        return self._environ.get("DIRECTOR_TEMPORAL_NAMESPACE") or os.environ.get(
+            "DIRECTOR_TEMPORAL_NAMESPACE", "director"
+        )
 
     @property
     def ui(self) -> str:

@@ -57,11 +57,11 @@ def prepare(home: Path, say: Say) -> bool:
 
 
 @contextmanager
-def serving(home: Path, ports: Ports, say: Say) -> Iterator[Stack]:
+def serving(home: Path, ports: Ports, say: Say, *, api_fixed: bool = False) -> Iterator[Stack]:
     """Serve from a home while the block lasts. Raises ServedAlreadyError and StackError."""
     with _locked(home) as lock:
         say("Starting Temporal, API and worker …")
-        with Stack(home, ports.free(say), {}) as stack:
+        with Stack(home, ports.free(say, api_fixed=api_fixed), {}) as stack:
             _write(lock, Served(os.getpid(), stack.api, stack.ui))
             yield stack
 
@@ -85,7 +85,7 @@ def up(home: Path, ports: Ports, say: Say) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     prepare(home, say)
-    with serving(home, ports, say) as stack:
+    with serving(home, ports, say, api_fixed=True) as stack:
         _greet(stack, say)
         _watch(stack, stopped, say)
         say("Stopping …")
@@ -98,11 +98,14 @@ def down(home: Path, say: Say) -> None:
         say(f"Stopping Director (process {found.pid}) …")
         os.kill(found.pid, signal.SIGTERM)
         _await_end(home, found)
-    for container in _containers(home):
+    stopped = _containers(home)
+    for container in stopped:
         say(f"Stopping sandbox {container.name} …")
-        container.stop(timeout=10)
+        container.remove(force=True)
     stop_engine(home, say)
-    say("Everything of ours is stopped; the data stays in " + str(home))
+    say(f"Everything of this installation is stopped; its data stays in {home}")
+    if stopped:
+        say("Runs that were going repeat their present step, in their files, at the next start.")
 
 
 def _await_end(home: Path, found: Served) -> None:
@@ -129,7 +132,7 @@ def _greet(stack: Stack, say: Say) -> None:
     password = stack.home / "admin-password"
     say("")
     say(f"Director is up.  API         {stack.api}/v1   (docs: {stack.api}/docs)")
-    say(f"                 Temporal UI {stack.ui}")
+    say(f"                 Temporal UI {stack.ui}/namespaces/{stack.namespace}/workflows")
     if password.exists():
         say(f"                 user admin, password in {password}")
     say(f"                 logs in {stack.home / 'logs'}")
@@ -148,7 +151,7 @@ def _farewell(home: Path, say: Say) -> None:
     running = [container for container in _containers(home) if container.status == "running"]
     if running:
         say(
-            f"{len(running)} sandboxes go on running:"
+            f"Sandboxes that go on running: {len(running)}."
             " `make up` follows them, `make down` stops them."
         )
     if owns_engine(home):

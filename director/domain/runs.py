@@ -238,6 +238,8 @@ class RunView(Shape):
     result: Json | None = None
     error: Json | None = None
     definition_version: int
+    pause_requested: bool = False
+    """Whether the run is to hold before its next step, or holds already."""
     image: str | None = None
     resolved_image: str | None = None
     derived_from: Json | None = None

@@ -79,11 +79,11 @@ class Images:
     def _way_out(self, asked: str, reason: str) -> str:
         alias = self._aliases.get(asked)
         tried = f", its alias {alias} is not on this host either" if alias else ""
-        known = ", ".join(f"{name} -> {here}" for name, here in sorted(self._aliases.items()))
+        known = ", ".join(sorted(self._aliases))
         return (
             f"image {asked} is not on this host{tried}, and pulling it failed"
             f" ({reason.strip()[-300:]}). Load it with `docker load` or `docker pull`, or use an"
-            f" image with an alias ({known or 'none is set'}; setting IMAGE_ALIASES)"
+            f" image with an alias ({known or 'none is set'}; DIRECTOR_IMAGE_ALIASES adds more)"
         )
 
 

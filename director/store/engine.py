@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import make_url
 from sqlmodel import Session, SQLModel, create_engine
 
 T = TypeVar("T")
@@ -70,10 +69,6 @@ class Store:
 
 
 def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        raise ValueError(
-            "DIRECTOR_DATABASE_URL: this version keeps its data in SQLite (sqlite:///PATH) only"
-        )
     engine = create_engine(
         url,
         connect_args={"timeout": 30, "check_same_thread": False},

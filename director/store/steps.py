@@ -147,8 +147,8 @@ def _take(session: Session, step: StepRow, key: StepKey) -> None:
 
 
 def _begin(session: Session, run: RunRow, began: bool) -> None:
-    started = runs.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
-    if began and not started:
+    runs.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
+    if began:
         runs.tell(session, run, EventType.STEP_STARTED)
 
 

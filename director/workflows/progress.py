@@ -52,6 +52,13 @@ class RunStory:
         self._statuses[plan.index] = outcome.status
         self._current = None
 
+    def concluded(self, status: RunStatus) -> None:
+        """The run has its end; what has not begun never will."""
+        self.status, self._progress = status, []
+        for index, step in self._statuses.items():
+            if step is StepStatus.PENDING:
+                self._statuses[index] = StepStatus.SKIPPED
+
     def progressed(self, signal: ProgressSignal) -> Progress:
         """Number a progress signal and keep it."""
         self._numbered += 1

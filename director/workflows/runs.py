@@ -278,7 +278,7 @@ class DirectorWorkflow:
             host = outcome.host_id
 
     def _conclude(self, end: _Ended) -> RunResult:
-        self._story.status = end.status
+        self._story.concluded(end.status)
         self._show()
         workflow.upsert_search_attributes([_STATE.value_set(end.status)])
         if end.status is RunStatus.CANCELLED:

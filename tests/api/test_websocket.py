@@ -72,9 +72,6 @@ async def until(socket: ClientConnection, workflow_id: str, event: str) -> Frame
     return frames
 
 
-# --- who may listen
-
-
 async def test_a_good_token_is_answered_with_the_connection_and_the_cursor(stack: Stack) -> None:
     async with opened(stack.url) as socket:
         await send(socket, type="auth", token=token_of(stack.http))
@@ -101,9 +98,7 @@ async def test_another_first_frame_is_told_and_closed_with_4401(
 ) -> None:
     async with opened(stack.url) as socket:
         await socket.send(frame)
-        kinds = [(await read(socket))["type"]]
-        while kinds[-1] != "auth_error":
-            kinds.append((await read(socket))["type"])
+        assert (await read(socket))["type"] == "auth_error"
         assert await closed(socket) == 4401
 
 
@@ -194,9 +189,6 @@ async def test_a_fresh_token_of_the_same_user_is_taken(stack: Stack) -> None:
     await fresh.aclose()
 
 
-# --- what is heard
-
-
 async def test_a_runs_frames_tell_its_story_in_order(stack: Stack) -> None:
     workflow = await stack.workflow("say one", {"type": "verify", "criteria": "no errors"})
     async with stack.listening() as socket:
@@ -207,6 +199,7 @@ async def test_a_runs_frames_tell_its_story_in_order(stack: Stack) -> None:
     assert [frame["event"] for frame in frames] == [
         "workflow.queued",
         "workflow.started",
+        "step.started",
         "step.ended",
         "step.started",
         "step.ended",
@@ -218,14 +211,14 @@ async def test_a_runs_frames_tell_its_story_in_order(stack: Stack) -> None:
         assert frame["data"]["totalSteps"] == 2
         assert frame["timestamp"].endswith("Z")
     data = [frame["data"] for frame in frames]
-    assert [each["step"] for each in data] == [0, 0, 1, 1, 2, 2]
-    assert [each["progress"] for each in data] == [0, 0, 50, 50, 99, 100]
-    assert [each["status"] for each in data] == ["queued", *["running"] * 4, "completed"]
+    assert [each["step"] for each in data] == [0, 0, 0, 1, 1, 2, 2]
+    assert [each["progress"] for each in data] == [0, 0, 0, 50, 50, 99, 100]
+    assert [each["status"] for each in data] == ["queued", *["running"] * 5, "completed"]
     began = data[1]["currentStep"]
     assert (began["type"], began["status"]) == ("execute", "running")
     assert began["startTime"].endswith("Z")
-    assert data[3]["currentStep"]["type"] == "verify"
-    assert data[5]["result"]["success"] is True
+    assert data[4]["currentStep"]["type"] == "verify"
+    assert data[6]["result"]["success"] is True
 
 
 async def test_ids_ascend_and_the_seq_of_a_run_has_no_gap(stack: Stack) -> None:
@@ -319,9 +312,6 @@ async def heard(socket: ClientConnection) -> None:
         pass
 
 
-# --- coming back
-
-
 async def test_a_replay_from_a_cursor_has_no_gap_and_nothing_twice(stack: Stack) -> None:
     workflow = await stack.workflow("say one", "say two", "wait replay", "say three")
     async with stack.listening() as socket:
@@ -377,9 +367,6 @@ async def test_a_cursor_that_was_never_given_asks_for_a_new_beginning(stack: Sta
         while (frame := await read(socket))["data"].get("sessionId") != session["id"]:
             pass
         assert frame["type"] == "session_update", "it goes on with what is new"
-
-
-# --- what is wrong
 
 
 @pytest.mark.parametrize(
