@@ -1,5 +1,5 @@
 # `make demo` shows it, `make up` serves it, `make test` checks it. Each does its own set-up.
-.PHONY: help setup demo up down test check fix doctor clean
+.PHONY: help setup demo up down test check fix histories doctor clean
 
 help:
 	@echo 'make demo     run two real projects through Director and show the result'
@@ -34,6 +34,10 @@ check: setup
 
 fix: setup
 	@scripts/check fix
+
+# On purpose only: tests replay these with the workflow code of today.
+histories: setup
+	@.venv/bin/python tests/replay/record.py
 
 clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ from pathlib import Path
 from director.activities.heartbeat import StepCancelledError
 from director.activities.jobs import StepDone, StepJob
 from director.activities.sandboxes import Sandboxes
-from director.blobs import trees
+from director.blobs.captures import capture
 from director.blobs.store import put_tree
 from director.domain.base import Json
 from director.domain.checkpoints import CheckpointStatus, Manifest, Part
@@ -18,7 +18,7 @@ from director.domain.runs import StepStatus
 from director.domain.steps import CheckpointStep
 from director.domain.templates import TemplateError, fill
 from director.domain.trees import Tree
-from director.store import blobs, checkpoints, runs, steps
+from director.store import blobs, checkpoints, standing, steps
 from director.store.tables import CheckpointRow
 
 
@@ -42,7 +42,7 @@ class Checkpoints:
     def _captured(self, job: StepJob, row: CheckpointRow) -> CheckpointRow:
         sandbox = self.sandboxes.prepare(job)
         root = Path(self.sandboxes.runtime.workspace(sandbox).path())
-        captured = trees.capture(root, self.sandboxes.blobs, check=job.check)
+        captured = capture(root, self.sandboxes.blobs, check=job.check)
         manifest = self._manifest(job, captured.tree)
         skipped = [asdict(skip) for skip in captured.skipped]
         with self.sandboxes.store.write() as session:
@@ -77,7 +77,7 @@ class Checkpoints:
     def _manifest(self, job: StepJob, tree: Tree) -> Manifest:
         content = put_tree(self.sandboxes.blobs, tree)
         with self.sandboxes.store.read() as session:
-            view = runs.view(session, job.run)
+            view = standing.view(session, job.run)
         seen = view.model_dump(mode="json", exclude={"temporal"})
         state = json.dumps(seen, sort_keys=True, separators=(",", ":")).encode()
         return Manifest(

@@ -16,7 +16,7 @@ from director.domain.runs import (
     SettleOutcome,
     StatusNote,
 )
-from director.store import runs, settling
+from director.store import settling, standing
 from director.store.engine import Store
 from director.store.tables import RunRow
 
@@ -36,7 +36,7 @@ class RunActivities:
         paused = note.status is RunStatus.PAUSED
         kind = EventType.WORKFLOW_PAUSED if paused else EventType.WORKFLOW_RESUMED
         with self.store.write() as session:
-            runs.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
+            standing.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
 
     @activity.defn(name=names.RECORD_PROGRESS)
     def record_progress(self, note: ProgressNote) -> None:
@@ -49,7 +49,7 @@ class RunActivities:
                 run.progress_told = entry.number
                 session.add(run)
                 told = {"signal": entry.model_dump(mode="json", exclude_none=True)}
-                runs.tell(session, run, EventType.WORKFLOW_PROGRESS, told)
+                standing.tell(session, run, EventType.WORKFLOW_PROGRESS, told)
 
     @activity.defn(name=names.SETTLE, no_thread_cancel_exception=True)
     def settle(self, end: SettleInput) -> SettleOutcome:

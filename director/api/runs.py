@@ -32,7 +32,7 @@ from director.domain.errors import ConflictError, NotFoundError, UnavailableErro
 from director.domain.names import PROGRESS
 from director.domain.runs import ProgressSignal, RunState, RunStatus, RunView
 from director.domain.workflows import StartWorkflow
-from director.store import runs
+from director.store import runs, standing
 from director.store.engine import Store
 from director.store.tables import RunRow, StepRow
 
@@ -85,7 +85,7 @@ async def start(
 
     def begin(session: Session) -> tuple[Any, RunView]:
         run = runs.create(session, principal, workflow_id, body or StartWorkflow())
-        return runs.input_of(session, run), runs.view(session, run)
+        return runs.input_of(session, run), standing.view(session, run)
 
     run_input, view = await store.run(begin)
     await gateway.start(run_input)
@@ -131,7 +131,9 @@ async def get(
     wait: WaitDep = 0,
 ) -> Answer[RunView]:
     """Get a run."""
-    view = await store.fetch(lambda s: runs.view(s, runs.get(s, principal, workflow_id, run_id)))
+    view = await store.fetch(
+        lambda s: standing.view(s, runs.get(s, principal, workflow_id, run_id))
+    )
     return answer(await _awaited(store, hub, view, wait))
 
 
@@ -150,7 +152,7 @@ async def cancel(
     def intend(session: Session) -> RunView:
         run = runs.latest(session, principal, workflow_id)
         runs.want_cancel(session, run)
-        return runs.view(session, run)
+        return standing.view(session, run)
 
     view = await store.run(intend)
     await gateway.cancel(view.run_id or "")
@@ -258,7 +260,7 @@ async def output(
 def _intend_pause(session: Session, principal: Any, workflow_id: str, *, pause: bool) -> RunView:
     run = runs.latest(session, principal, workflow_id)
     runs.want_pause(session, run, pause)
-    return runs.view(session, run)
+    return standing.view(session, run)
 
 
 def _check_signal(name: str, data: Json) -> None:
@@ -282,7 +284,7 @@ def _progress(body: Json | None) -> ProgressBody:
 
 
 def _step(session: Session, run: RunRow, named: str) -> StepRow:
-    rows = runs.steps_of(session, run.id)
+    rows = standing.steps_of(session, run.id)
     for row in rows:
         if row.id == named:
             return row
@@ -308,5 +310,5 @@ async def _awaited(
         present = await store.fetch(lambda s: RunStatus(s.get_one(RunRow, run_id).status))
         left = deadline - time.monotonic()
         if present.ended or present is status or left <= 0:
-            return await store.fetch(lambda s: runs.view(s, s.get_one(RunRow, run_id)))
+            return await store.fetch(lambda s: standing.view(s, s.get_one(RunRow, run_id)))
         await hub.changed(mark, left)

@@ -2,6 +2,8 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from director.domain.trees import Entry
 
@@ -71,3 +73,11 @@ class Folders:
         os.fchmod(fd, 0o755)
         self.own(fd)
         return fd
+
+
+@contextmanager
+def opened(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)

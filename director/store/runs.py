@@ -1,9 +1,5 @@
 """Queries of runs: start, look, intend; what steps write is in `steps`."""
 
-from typing import Any
-
-from sqlalchemy import func
-from sqlalchemy.orm import defer
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
@@ -13,17 +9,13 @@ from director.domain.events import EventType
 from director.domain.ids import RUN, new_id
 from director.domain.pages import PageQuery, Pagination
 from director.domain.plans import plan_of
-from director.domain.runs import RunStatus, StepStatus, advance
+from director.domain.runs import RunStatus
 from director.domain.steps import step_ids
-from director.domain.times import rfc3339, utc_now
 from director.domain.users import Principal
 from director.domain.workflows import Definition, StartWorkflow
-from director.store import events, sessions, workflows
+from director.store import sessions, standing, workflows
 from director.store.lists import paged
-from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
-
-_UNDER_WAY = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
-_STEP_SHOWN = set(domain.StepView.model_fields) - {"result", "error"}
+from director.store.tables import RunRow, SessionRow, StepRow
 
 MAX_SIGNALS = 2000
 """Signals that one run takes; Temporal bounds them, and a run must always be able to end."""
@@ -54,7 +46,7 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
     workflow.latest_run_id, workflow.status = run.id, run.status
     workflow.touch()
     session.add(workflow)
-    tell(session, run, EventType.WORKFLOW_QUEUED)
+    standing.tell(session, run, EventType.WORKFLOW_QUEUED)
     sessions.tell(session, parent, EventType.SESSION_METRICS)
     return run
 
@@ -80,7 +72,7 @@ def status(session: Session, principal: Principal, workflow_id: str) -> domain.R
     """The latest run of a workflow; of one that was never started, what a run would be."""
     workflow = workflows.get(session, principal, workflow_id)
     if workflow.latest_run_id is not None:
-        return view(session, session.get_one(RunRow, workflow.latest_run_id))
+        return standing.view(session, session.get_one(RunRow, workflow.latest_run_id))
     definition = workflows.definition(session, workflow_id, workflow.version)
     return domain.RunView(
         workflow_id=workflow.id,
@@ -98,8 +90,7 @@ def listed(
     """A page of the runs of a workflow; their steps without results, which may be large."""
     workflows.get(session, principal, workflow_id)
     rows, pagination = paged(session, RunRow, [RunRow.workflow_id == workflow_id], query)
-    steps = _steps_without_results(session, [row.id for row in rows])
-    return [_view(row, steps[row.id]) for row in rows], pagination
+    return standing.page_of_views(session, rows), pagination
 
 
 def input_of(session: Session, run: RunRow) -> domain.RunInput:
@@ -129,12 +120,12 @@ def want_cancel(session: Session, run: RunRow) -> None:
     """Write the intent to cancel. Raises ConflictError where the run has ended."""
     _check_open(run)
     run.cancel_wanted = True
-    move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
+    standing.move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
 
 
 def stop(session: Session, run_id: str) -> None:
     """Let no activity begin anything more in a run whose execution has ended."""
-    move(
+    standing.move(
         session,
         session.get_one(RunRow, run_id),
         RunStatus.CANCELLING,
@@ -168,47 +159,9 @@ def count_signal(session: Session, run: RunRow, name: str, data: Json | None) ->
     run.signal_count += 1
     session.add(run)
     if data is not None:
-        tell(session, run, EventType.WORKFLOW_SIGNALLED, {"signal": {"name": name, "data": data}})
-
-
-def move(
-    session: Session,
-    run: RunRow,
-    wanted: RunStatus,
-    kind: EventType,
-    more: Json | None = None,
-) -> bool:
-    """Advance a run's status, with its workflow's and the event; False where no move exists."""
-    status = advance(RunStatus(run.status), wanted)
-    if status == run.status:
-        return False
-    now = utc_now()
-    run.status = status
-    if status is RunStatus.RUNNING and run.started_at is None:
-        run.started_at = now
-    if status.ended:
-        run.completed_at = now
-    run.touch()
-    session.add(run)
-    workflow = session.get_one(WorkflowRow, run.workflow_id)
-    if workflow.latest_run_id == run.id:
-        workflow.status = status
-        workflow.touch()
-        session.add(workflow)
-    session.flush()
-    tell(session, run, kind, more)
-    if status.ended:
-        parent = session.get_one(SessionRow, run.session_id)
-        parent.renew()
-        session.add(parent)
-        sessions.tell(session, parent, EventType.SESSION_METRICS)
-    return True
-
-
-def steps_of(session: Session, run_id: str) -> list[StepRow]:
-    """The steps of a run, in order."""
-    statement = select(StepRow).where(StepRow.run_id == run_id)
-    return list(session.exec(statement.order_by(col(StepRow.index))))
+        standing.tell(
+            session, run, EventType.WORKFLOW_SIGNALLED, {"signal": {"name": name, "data": data}}
+        )
 
 
 def last_execute(session: Session, run_id: str, before: int) -> StepRow | None:
@@ -224,112 +177,6 @@ def departments_of(session: Session, run_id: str) -> list[str]:
     named = (StepRow.run_id == run_id, col(StepRow.department_id).is_not(None))
     found = session.exec(select(StepRow.department_id).where(*named).distinct())
     return sorted(id for id in found if id is not None)
-
-
-def view(session: Session, run: RunRow) -> domain.RunView:
-    """A run as the API shows it."""
-    return _view(run, [step_view(row) for row in steps_of(session, run.id)])
-
-
-def _view(run: RunRow, steps: list[domain.StepView]) -> domain.RunView:
-    done = sum(step.status is StepStatus.COMPLETED for step in steps)
-    current = next((step for step in steps if step.status in _UNDER_WAY), None)
-    temporal = {"workflowId": run.id, "runId": run.temporal_run_id}
-    return domain.RunView(
-        **run.model_dump(include=set(domain.RunView.model_fields)),
-        run_id=run.id,
-        definition_version=run.version,
-        pause_requested=run.pause_wanted and not RunStatus(run.status).ended,
-        step=done,
-        progress=_progress(run, done),
-        current_step=None if RunStatus(run.status).ended else current,
-        steps=steps,
-        temporal=temporal if run.temporal_run_id else None,
-    )
-
-
-def step_view(row: StepRow) -> domain.StepView:
-    """A step as the API shows it."""
-    return _step_view(row, row.result, row.error)
-
-
-def _step_view(row: StepRow, result: Json | None, error: Json | None) -> domain.StepView:
-    return domain.StepView(
-        **row.model_dump(include=_STEP_SHOWN),
-        start_time=row.started_at,
-        end_time=row.ended_at,
-        result=result,
-        error=error,
-    )
-
-
-def _steps_without_results(
-    session: Session, run_ids: list[str]
-) -> dict[str, list[domain.StepView]]:
-    """The steps of several runs by run, in order."""
-    slim = (defer(StepRow.result), defer(StepRow.error))  # type: ignore[arg-type]
-    statement = select(StepRow).where(col(StepRow.run_id).in_(run_ids)).options(*slim)
-    found: dict[str, list[domain.StepView]] = {id: [] for id in run_ids}
-    for row in session.exec(statement.order_by(col(StepRow.run_id), col(StepRow.index))):
-        found[row.run_id].append(_step_view(row, None, None))
-    return found
-
-
-def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = None) -> None:
-    """Append an event of the run: where it stands, as the `workflow_progress` message tells it."""
-    done = _completed(session, run.id)
-    data: dict[str, Any] = {
-        "workflowId": run.workflow_id,
-        "runId": run.id,
-        "sessionId": run.session_id,
-        "event": kind,
-        "status": run.status,
-        "step": done,
-        "totalSteps": run.total_steps,
-        "progress": _progress(run, done),
-        "currentStep": _under_way(session, run),
-        **(more or {}),
-    }
-    events.append(
-        session,
-        kind,
-        subject=run.id,
-        owner_id=run.owner_id,
-        session_id=run.session_id,
-        workflow_id=run.workflow_id,
-        data=data,
-    )
-
-
-def _progress(run: RunRow, done: int) -> int:
-    if run.status == RunStatus.COMPLETED:
-        return 100
-    return min(99, domain.percent(done, run.total_steps))
-
-
-def _completed(session: Session, run_id: str) -> int:
-    completed = (StepRow.run_id == run_id, StepRow.status == StepStatus.COMPLETED)
-    return session.exec(select(func.count()).select_from(StepRow).where(*completed)).one()
-
-
-def _under_way(session: Session, run: RunRow) -> Json | None:
-    """The step that is at work, without its result: a result may be large."""
-    if RunStatus(run.status).ended:
-        return None
-    at_work = (StepRow.run_id == run.id, col(StepRow.status).in_(_UNDER_WAY))
-    slim = (defer(StepRow.result), defer(StepRow.error))  # type: ignore[arg-type]
-    statement = select(StepRow).where(*at_work).options(*slim).order_by(col(StepRow.index))
-    row = session.exec(statement.limit(1)).first()
-    if row is None:
-        return None
-    return {
-        "index": row.index,
-        "id": row.id,
-        "type": row.type,
-        "status": row.status,
-        "attempt": row.attempt,
-        "startTime": rfc3339(row.started_at) if row.started_at else None,
-    }
 
 
 def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:

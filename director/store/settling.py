@@ -8,7 +8,7 @@ from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.times import utc_now
-from director.store import runs
+from director.store import standing
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -30,7 +30,7 @@ def settle(session: Session, end: SettleInput) -> None:
     run = session.get_one(RunRow, end.run_id)
     if RunStatus(run.status).ended:
         return
-    steps = runs.steps_of(session, run.id)
+    steps = standing.steps_of(session, run.id)
     for step in steps:
         _end_step(session, step, end)
     run.result = _result(steps, end.status)
@@ -39,7 +39,7 @@ def settle(session: Session, end: SettleInput) -> None:
     more: Json = {"result": {key: run.result[key] for key in ("success", "checkpointIds")}}
     if run.error is not None:
         more["error"] = {key: run.error[key] for key in ("code", "step") if key in run.error}
-    runs.move(session, run, end.status, _EVENTS[end.status], more)
+    standing.move(session, run, end.status, _EVENTS[end.status], more)
 
 
 def _end_step(session: Session, step: StepRow, end: SettleInput) -> None:

@@ -10,7 +10,7 @@ from director.domain.errors import DeadlineError
 from director.domain.events import EventType
 from director.domain.runs import RunStatus, StepOutcome, StepStatus
 from director.domain.times import to_millis, utc_now
-from director.store import outputs, runs
+from director.store import outputs, standing
 from director.store.tables import RunRow, StepRow
 
 
@@ -73,7 +73,7 @@ def close_step(
     step.status, step.result, step.error, step.ended_at = status, result, error, utc_now()
     session.add(step)
     session.flush()
-    runs.tell(session, run, EventType.STEP_ENDED, {"endedStep": _brief(step)})
+    standing.tell(session, run, EventType.STEP_ENDED, {"endedStep": _brief(step)})
     return True
 
 
@@ -147,9 +147,9 @@ def _take(session: Session, step: StepRow, key: StepKey) -> None:
 
 
 def _begin(session: Session, run: RunRow, began: bool) -> None:
-    runs.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
+    standing.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
     if began:
-        runs.tell(session, run, EventType.STEP_STARTED)
+        standing.tell(session, run, EventType.STEP_STARTED)
 
 
 def _brief(step: StepRow) -> Json:

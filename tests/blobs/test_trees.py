@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from director.blobs.captures import CaptureLimits, capture
 from director.blobs.store import BlobCorruptError, LocalBlobs, Reader
-from director.blobs.trees import CaptureLimits, MaterializeError, capture, materialize
+from director.blobs.trees import MaterializeError, materialize
 from director.domain.errors import NotFoundError, PayloadTooLargeError
 from director.domain.trees import MAX_DEPTH, Entry, Tree
 

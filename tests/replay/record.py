@@ -5,10 +5,10 @@ going on somewhere fails there, and wants `workflow.patched`."""
 
 import asyncio
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -69,11 +69,20 @@ async def _write(stack: Stack, shape: str, run: Data) -> None:
     handle = stack.temporal.get_workflow_handle(run["runId"])
     while (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
         await asyncio.sleep(0.05)
-    text = (await handle.fetch_history()).to_json()
-    text = re.sub(r'"identity":\s*"[^"]*"', '"identity": "worker"', text)
+    history = json.loads((await handle.fetch_history()).to_json())
     FOLDER.mkdir(exist_ok=True)
-    pretty = json.dumps(json.loads(text), indent=1, sort_keys=True)
+    pretty = json.dumps(_impersonal(history), indent=1, sort_keys=True)
     (FOLDER / f"{shape}.json").write_text(pretty + "\n")
+
+
+def _impersonal(value: Any) -> Any:
+    """The history without what only names the machine on which it was recorded."""
+    if isinstance(value, list):
+        return [_impersonal(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _impersonal(item) for key, item in value.items() if key != "stackTrace"}
+    return kept | ({"identity": "worker"} if "identity" in kept else {})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from director.domain.sessions import SessionCreate, SessionStatus
 from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate, WorkflowUpdate
-from director.store import departments, runs, sessions, workflows
+from director.store import departments, runs, sessions, standing, workflows
 from director.store.engine import Store
 from director.store.tables import RunRow, SessionRow, WorkflowRow
 
@@ -50,7 +50,7 @@ def make_workflow(session: Session, parent: SessionRow, steps: int = 1) -> Workf
 def make_run(session: Session, workflow: WorkflowRow) -> RunRow:
     """A run that has ended, each step with as much output as a result holds."""
     run = runs.create(session, ADA, workflow.id, StartWorkflow())
-    for step in runs.steps_of(session, run.id):
+    for step in standing.steps_of(session, run.id):
         step.status = StepStatus.COMPLETED
         step.result, step.error = {"exitCode": 0, "stdout": OUTPUT}, {"message": OUTPUT}
         session.add(step)
@@ -97,7 +97,7 @@ def test_a_list_of_runs_carries_no_output_and_one_run_does(store: Store) -> None
     with store.read() as session:
         (listed,), _ = runs.listed(session, ADA, workflow.id, PageQuery())
     with store.read() as session:
-        whole = runs.view(session, session.get_one(RunRow, run.id))
+        whole = standing.view(session, session.get_one(RunRow, run.id))
 
     assert len(whole.model_dump_json()) > STEPS * len(OUTPUT)
     assert len(listed.model_dump_json()) < 8192
@@ -114,14 +114,14 @@ def test_a_listed_run_is_the_run_but_for_the_results_of_its_steps(store: Store) 
     with store.write() as session:
         workflow = make_workflow(session, make_session(session), 3)
         made = [make_run(session, workflow), make_run(session, workflow)]
-        steps = runs.steps_of(session, made[0].id)
+        steps = standing.steps_of(session, made[0].id)
         steps[1].status = StepStatus.FAILED
         session.add(steps[1])
 
     with store.read() as session:
         listed, _ = runs.listed(session, ADA, workflow.id, PageQuery())
     with store.read() as session:
-        whole = {run.id: runs.view(session, session.get_one(RunRow, run.id)) for run in made}
+        whole = {run.id: standing.view(session, session.get_one(RunRow, run.id)) for run in made}
 
     assert {run.run_id for run in listed} == set(whole)
     for run in listed:

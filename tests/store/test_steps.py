@@ -10,7 +10,7 @@ from director.domain.runs import RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
-from director.store import outputs, runs, sessions, steps, workflows
+from director.store import outputs, runs, sessions, standing, steps, workflows
 from director.store.engine import Store
 from director.store.steps import StaleAttemptError, StepKey
 from director.store.tables import OutputRow, RunRow, StepRow
@@ -135,7 +135,7 @@ def test_nothing_is_written_into_a_run_that_has_ended(store: Store, run_id: str)
     opened(store, key(run_id))
     with store.write() as session:
         run = session.get_one(RunRow, run_id)
-        runs.move(session, run, RunStatus.FAILED, EventType.WORKFLOW_FAILED)
+        standing.move(session, run, RunStatus.FAILED, EventType.WORKFLOW_FAILED)
 
     assert opened(store, key(run_id, activity_attempt=2)) == "stale"
     with store.write() as session:
