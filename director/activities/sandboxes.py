@@ -9,13 +9,12 @@ from director.activities.jobs import StepJob
 from director.blobs import archives, trees
 from director.blobs.store import Blobs, get_tree
 from director.domain.departments import DepartmentConfig, ResourceLimits
-from director.domain.failures import FailureCode, StepFailure
 from director.domain.ids import RUN, SANDBOX
 from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxSpec
 from director.domain.trees import merge
 from director.domain.workflows import Definition, WorkspaceSource
-from director.sandbox.runtime import SandboxError, SandboxRuntime
+from director.sandbox.runtime import SandboxRuntime
 from director.store import runs, steps
 from director.store.engine import Store
 from director.store.tables import ArchiveRow, DepartmentRow, RunRow
@@ -38,15 +37,10 @@ class Sandboxes:
     """The image of runs that name none."""
 
     def prepare(self, job: StepJob) -> str:
-        """Make the sandbox of a run with its files, or find it. Raises StepFailure where what
-        was asked for cannot be had; a SandboxError that may pass goes through."""
+        """Make the sandbox of a run with its files, or find it. Raises SandboxError, and
+        StaleAttemptError where the run begins nothing more."""
         spec = self._claimed(job)
-        try:
-            info = self.runtime.create(spec)
-        except SandboxError as error:
-            if error.retryable:
-                raise
-            raise StepFailure(FailureCode.SANDBOX_FAILED, error.message) from error
+        info = self.runtime.create(spec)
         self._remove_if_stale(job)
         if not job.run.workspace_ready:
             self._fill(spec.id, job.definition.workspace)
