@@ -11,6 +11,7 @@ from pathlib import Path
 
 from leaks import MARK, leaks
 
+from director.machine import apt
 from director.machine.apt import SetUpError
 from director.machine.engine import Engine, ensure_busybox, ensure_engine, stop_engine
 from director.machine.image import ensure_image
@@ -47,6 +48,7 @@ def say(line: str) -> None:
 
 def _with_engine(engine: Engine, arguments: list[str]) -> int:
     ensure_busybox(say)
+    _ensure_curl()
     image = ensure_image(engine.client, say)
     run, folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="director-test-"))
     environ = {MARK: run, "TMPDIR": str(folder), "DIRECTOR_TEST_IMAGE": image}
@@ -59,6 +61,12 @@ def _with_engine(engine: Engine, arguments: list[str]) -> int:
         return 0
     say(f"The files of this run are kept in {folder}")
     return code or 1
+
+
+def _ensure_curl() -> None:
+    """What README and terminal say to paste is tested, and a bare machine lacks it."""
+    if shutil.which("curl") is None:
+        apt.install(["curl"], say)
 
 
 def _settled_leaks(run: str, folder: Path, engine: Engine) -> list[str]:

@@ -167,7 +167,7 @@ def test_ctrl_c_stops_everything_and_up_again_goes_on_with_the_run(
     run = before.start(workflow_id)
     until(lambda: "line 1" in before.output(run, 1), "the command runs")
     assert first.stop(signal.SIGINT) == 0, first.text
-    assert "1 sandbox" in first.text
+    assert "go on running: 1." in first.text
     assert processes(home) == []
     assert not any(map(listening, first.ports()))
 

@@ -171,10 +171,17 @@ def until() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def processes(engine: docker.DockerClient) -> Callable[[str], list[str]]:
-    """The command lines that live in a sandbox, as the engine sees them from outside."""
+    """The command lines that live in a sandbox, seen from outside; the dead have none."""
 
     def processes(sandbox_id: str) -> list[str]:
-        top = engine.api.top(f"director-{sandbox_id}", "-eo pid,args")
-        return [row[-1] for row in top["Processes"] if "<defunct>" not in row[-1]]
+        first = engine.api.inspect_container(f"director-{sandbox_id}")["State"]["Pid"]
+        inside, found = Path(f"/proc/{first}/ns/pid").readlink(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if (process / "ns/pid").readlink() == inside:
+                    found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        return [line for line in found if line]
 
     return processes

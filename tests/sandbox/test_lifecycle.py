@@ -69,7 +69,7 @@ def test_an_image_that_cannot_be_had_names_the_way_out(runtime, spec, engine, ho
     with pytest.raises(SandboxError, match="docker load") as error:
         runtime.create(spec.model_copy(update={"image": name}))
     assert name in error.value.message
-    assert "node:22-alpine -> " in error.value.message
+    assert "node:22-alpine" in error.value.message
     assert not error.value.retryable
     assert traces(engine, home, spec.id) == ([], [])
 
