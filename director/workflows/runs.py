@@ -56,6 +56,7 @@ class DirectorWorkflow:
         self._story = RunStory(run)
         self._budget = from_millis(run.timeout_ms)
         self._host: str | None = None
+        self._scheduled = workflow.now()
         self._began: datetime | None = None
         self._untold: list[Progress] = []
         self._settling = False
@@ -94,9 +95,10 @@ class DirectorWorkflow:
     @workflow.signal(name=names.PROGRESS)
     def progress(self, signal: ProgressSignal) -> None:
         """Number what a step or an agent says about how far it is."""
-        now = workflow.now()
         if signal.source == "step" and signal.elapsed_ms is not None and self._began is None:
-            self._began = now - from_millis(signal.elapsed_ms)
+            began = workflow.now() - from_millis(signal.elapsed_ms)
+            # a late signal of the attempt before must not start this one's clock
+            self._began = began if began >= self._scheduled else None
         self._untold.append(self._story.progressed(signal))
         self._show()
 
@@ -160,7 +162,7 @@ class DirectorWorkflow:
 
     async def _attempt(self, plan: StepPlan) -> StepOutcome:
         attempt = self._story.began(plan)
-        self._began = None
+        self._scheduled, self._began = workflow.now(), None
         self._show()
         handle = workflow.start_activity(
             names.RUN_STEP,

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import Callable
 
 import httpx
@@ -240,3 +241,13 @@ async def test_a_get_with_a_body_ignores_it(stack: Stack, ids: Data) -> None:
         )
     )
     assert [answer.status_code for answer in answers] == [200] * 3
+
+
+async def test_the_docs_page_takes_nothing_from_elsewhere(stack: Stack) -> None:
+    page = (await stack.http.get(f"{stack.url}/docs")).text
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page)
+
+    assert len(assets) >= 2
+    for asset in assets:
+        assert asset.startswith("/")
+        assert (await stack.http.get(f"{stack.url}{asset}")).status_code == 200
