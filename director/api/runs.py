@@ -3,9 +3,12 @@
 import json
 import re
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from pydantic import ValidationError as Invalid
@@ -62,6 +65,40 @@ class Signalled(Shape):
     run_id: str
     signal: str
     accepted: bool = True
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What the routes that steer the latest run of a workflow have in common."""
+
+    workflow_id: str
+    principal: EditorDep
+    store: StoreDep
+    gateway: GatewayDep
+    hub: HubDep
+    response: Response
+    wait: WaitDep = 0
+
+    async def answered(
+        self,
+        intend: Callable[[Session, RunRow], None],
+        ask: Callable[[str], Awaitable[None]],
+        status: RunStatus | None = None,
+    ) -> Answer[RunView]:
+        """Write the intent, then ask the workflow, and wait for what is to come if wanted."""
+
+        def write(session: Session) -> RunView:
+            run = runs.latest(session, self.principal, self.workflow_id)
+            intend(session, run)
+            return standing.view(session, run)
+
+        view = await self.store.run(write)
+        await ask(view.run_id or "")
+        _goes_on(self.response, view)
+        return answer(await _awaited(self.store, self.hub, view, self.wait, status))
+
+
+SteeringDep = Annotated[Steering, Depends()]
 
 
 class LiveStatus(RunView):
@@ -138,60 +175,23 @@ async def get(
 
 
 @router.post("/cancel", status_code=202, operation_id="workflows.cancel", responses=_STEERED)
-async def cancel(
-    workflow_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    hub: HubDep,
-    response: Response,
-    wait: WaitDep = 0,
-) -> Answer[RunView]:
+async def cancel(steering: SteeringDep) -> Answer[RunView]:
     """Cancel the run: `cancelled` once its processes are dead and its sandbox is gone."""
-
-    def intend(session: Session) -> RunView:
-        run = runs.latest(session, principal, workflow_id)
-        runs.want_cancel(session, run)
-        return standing.view(session, run)
-
-    view = await store.run(intend)
-    await gateway.cancel(view.run_id or "")
-    _goes_on(response, view)
-    return answer(await _awaited(store, hub, view, wait))
+    return await steering.answered(runs.want_cancel, steering.gateway.cancel)
 
 
 @router.post("/pause", status_code=202, operation_id="workflows.pause", responses=_STEERED)
-async def pause(
-    workflow_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    hub: HubDep,
-    response: Response,
-    wait: WaitDep = 0,
-) -> Answer[RunView]:
+async def pause(steering: SteeringDep) -> Answer[RunView]:
     """Let the running step end, then hold. `?wait=` answers when the run holds."""
-    view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=True))
-    await gateway.pause(view.run_id or "")
-    _goes_on(response, view)
-    return answer(await _awaited(store, hub, view, wait, RunStatus.PAUSED))
+    intend = partial(runs.want_pause, pause=True)
+    return await steering.answered(intend, steering.gateway.pause, RunStatus.PAUSED)
 
 
 @router.post("/resume", status_code=202, operation_id="workflows.resume", responses=_STEERED)
-async def resume(
-    workflow_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    hub: HubDep,
-    response: Response,
-    wait: WaitDep = 0,
-) -> Answer[RunView]:
+async def resume(steering: SteeringDep) -> Answer[RunView]:
     """Go on after a pause. `?wait=` answers when the run goes on."""
-    view = await store.run(lambda s: _intend_pause(s, principal, workflow_id, pause=False))
-    await gateway.resume(view.run_id or "")
-    _goes_on(response, view)
-    return answer(await _awaited(store, hub, view, wait, RunStatus.RUNNING))
+    intend = partial(runs.want_pause, pause=False)
+    return await steering.answered(intend, steering.gateway.resume, RunStatus.RUNNING)
 
 
 @router.post(
@@ -255,12 +255,6 @@ async def output(
         media_type="application/octet-stream",
         headers=headers,
     )
-
-
-def _intend_pause(session: Session, principal: Any, workflow_id: str, *, pause: bool) -> RunView:
-    run = runs.latest(session, principal, workflow_id)
-    runs.want_pause(session, run, pause)
-    return standing.view(session, run)
 
 
 def _check_signal(name: str, data: Json) -> None:
