@@ -38,6 +38,7 @@ class Settings:
     sandbox_image: str | None
     image_aliases: Mapping[str, str]
     places: int
+    workers: int
     cors_origins: tuple[str, ...]
     log_format: LogFormat
 
@@ -68,6 +69,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         sandbox_image=env.get("DIRECTOR_SANDBOX_IMAGE") or None,
         image_aliases=_mapping(env, "DIRECTOR_IMAGE_ALIASES"),
         places=_integer(env, "DIRECTOR_PLACES", 8, 1, 1000),
+        workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
     )

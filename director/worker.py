@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
@@ -13,7 +14,7 @@ import structlog
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
-from temporalio.worker import Worker
+from temporalio.worker import Interceptor, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from director.activities.checkpoints import Checkpoints
@@ -58,8 +59,10 @@ class WorkerHost:
         host_id: str,
         image: str,
         places: int,
+        interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
+        self._interceptors = interceptors
         sandboxes = Sandboxes(store, blobs, runtime, host_id, image)
         commands = Commands(sandboxes)
         self._steps = StepActivities(
@@ -116,6 +119,7 @@ class WorkerHost:
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
             graceful_shutdown_timeout=_GRACE,
+            interceptors=self._interceptors,
         )
 
     async def _ensure_reconcile(self) -> None:
@@ -139,8 +143,8 @@ def workflow_runner() -> SandboxedWorkflowRunner:
     return SandboxedWorkflowRunner(restrictions=passed)
 
 
-async def serve(settings: Settings) -> None:
-    """Connect to everything, serve until SIGTERM or SIGINT."""
+async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) -> None:
+    """Connect to everything, serve until SIGTERM or SIGINT. Interceptors see each activity."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -163,6 +167,7 @@ async def serve(settings: Settings) -> None:
         host_id=host_id(settings.home, engine),
         image=image,
         places=settings.places,
+        interceptors=interceptors,
     )
     await host.run(stopped)
     store.close()

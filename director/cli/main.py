@@ -11,7 +11,7 @@ from director.cli import up as serving
 from director.cli.doctor import checks, print_doctor
 from director.cli.stack import Ports, StackError
 from director.machine.apt import SetUpError
-from director.settings import SettingsError, read_settings
+from director.settings import Settings, SettingsError, read_settings
 
 app = typer.Typer(
     help="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
@@ -23,10 +23,10 @@ app = typer.Typer(
 
 @app.command()
 def up() -> None:
-    """Serve until Ctrl-C: Temporal, API and a worker."""
-    home, ports = _place()
+    """Serve until Ctrl-C: Temporal, API and `DIRECTOR_WORKERS` workers."""
+    settings = _settings()
     try:
-        serving.up(home, ports, typer.echo)
+        serving.up(settings.home, _ports(settings), typer.echo, workers=settings.workers)
     except (SettingsError, SetUpError, StackError, serving.ServedAlreadyError) as error:
         _fail(error)
 
@@ -67,11 +67,19 @@ def version() -> None:
 
 
 def _place() -> tuple[Path, Ports]:
+    settings = _settings()
+    return settings.home, _ports(settings)
+
+
+def _settings() -> Settings:
     try:
-        settings = read_settings()
+        return read_settings()
     except SettingsError as error:
         _fail(error)
-    return settings.home, Ports(api=settings.port)
+
+
+def _ports(settings: Settings) -> Ports:
+    return Ports(api=settings.port)
 
 
 def _fail(error: Exception) -> NoReturn:

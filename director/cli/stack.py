@@ -1,4 +1,4 @@
-"""Temporal's dev server, the API and a worker as one process tree on this machine."""
+"""Temporal's dev server, the API and workers as one process tree on this machine."""
 
 import ctypes
 import os
@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -62,8 +62,11 @@ class Stack:
 
     The parts die with this process, also when it is killed: what they do is durable."""
 
-    def __init__(self, home: Path, ports: Ports, environ: dict[str, str]) -> None:
+    def __init__(
+        self, home: Path, ports: Ports, environ: dict[str, str], *, workers: int = 1
+    ) -> None:
         self.home, self.ports = home, ports
+        self.workers = [f"worker-{number}" if number > 1 else "worker" for number in _upto(workers)]
         self._environ = environ
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -105,7 +108,7 @@ class Stack:
         SettingsError where the home cannot be one."""
         private_home(self.home)
         (self.home / "logs").mkdir(exist_ok=True)
-        for name in ("temporal", "api", "worker"):
+        for name in ("temporal", "api", *self.workers):
             self.begin(name)
         deadline = time.monotonic() + _START_SECONDS
         while not self.ready():
@@ -150,15 +153,14 @@ class Stack:
             return False
 
     def stop(self) -> None:
-        """Stop worker, API and Temporal, in this order; what runs in sandboxes goes on."""
-        for name in ("worker", "api", "temporal"):
-            if (process := self._parts.pop(name, None)) is not None:
-                _stop(process)
+        """Stop workers, API and Temporal, in this order; what runs in sandboxes goes on."""
+        for names in (self.workers, ["api"], ["temporal"]):
+            _stop([self._parts.pop(name) for name in names if name in self._parts])
 
     def _command(self, name: str) -> list[str]:
         if name == "api":
             return [sys.executable, "-m", "director.api"]
-        if name == "worker":
+        if name in self.workers:
             return [sys.executable, "-m", "director.worker"]
         return temporal_command(self.home / "temporal.db", self.ports.temporal, self.ports.ui)
 
@@ -204,13 +206,20 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for process in processes:
+        try:
+            process.wait(max(0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _upto(count: int) -> range:
+    return range(1, count + 1)
 
 
 def _taken(port: int) -> bool:

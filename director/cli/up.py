@@ -57,11 +57,14 @@ def prepare(home: Path, say: Say) -> bool:
 
 
 @contextmanager
-def serving(home: Path, ports: Ports, say: Say, *, api_fixed: bool = False) -> Iterator[Stack]:
+def serving(
+    home: Path, ports: Ports, say: Say, *, workers: int = 1, api_fixed: bool = False
+) -> Iterator[Stack]:
     """Serve from a home while the block lasts. Raises ServedAlreadyError and StackError."""
     with _locked(home) as lock:
-        say("Starting Temporal, API and worker …")
-        with Stack(home, ports.free(say, api_fixed=api_fixed), {}) as stack:
+        say(f"Starting Temporal, API and {f'{workers} workers' if workers > 1 else 'worker'} …")
+        free = ports.free(say, api_fixed=api_fixed)
+        with Stack(home, free, {}, workers=workers) as stack:
             _write(lock, Served(os.getpid(), stack.api, stack.ui))
             yield stack
 
@@ -79,13 +82,13 @@ def served(home: Path) -> Served | None:
     return None
 
 
-def up(home: Path, ports: Ports, say: Say) -> None:
+def up(home: Path, ports: Ports, say: Say, *, workers: int = 1) -> None:
     """Serve until SIGINT or SIGTERM; a part that ends meanwhile is started again."""
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
     prepare(home, say)
-    with serving(home, ports, say, api_fixed=True) as stack:
+    with serving(home, ports, say, workers=workers, api_fixed=True) as stack:
         _greet(stack, say)
         _watch(stack, stopped, say)
         say("Stopping …")

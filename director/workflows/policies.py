@@ -5,7 +5,8 @@ from datetime import timedelta
 
 from temporalio.common import RetryPolicy
 
-HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+HEARTBEAT_TIMEOUT = timedelta(seconds=4)
+"""After a worker's death its activities go to the next one this much later, at the latest."""
 
 STEP_SLACK = timedelta(minutes=30)
 """Beyond a step's own time-out: pulling an image, filling the workspace, ending what it began."""

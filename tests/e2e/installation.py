@@ -132,9 +132,12 @@ class User:
 class Installation:
     """A `Stack` in a home of its own; what it made on the engine goes with it."""
 
-    def __init__(self, home: Path, image: str, ports: Ports | None = None) -> None:
+    def __init__(
+        self, home: Path, image: str, ports: Ports | None = None, *, workers: int = 1
+    ) -> None:
         self.home, self.image = home, image
-        self.stack = Stack(home, ports or quiet_ports(), {"DIRECTOR_SANDBOX_IMAGE": image})
+        environ = {"DIRECTOR_SANDBOX_IMAGE": image}
+        self.stack = Stack(home, ports or quiet_ports(), environ, workers=workers)
         self.user: User
         self.keep = False
         """Leave the containers where they are, since the test goes on in the same home."""
