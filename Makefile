@@ -1,5 +1,5 @@
 # `make demo` shows it, `make up` serves it, `make test` checks it. Each does its own set-up.
-.PHONY: help setup demo up down test check fix histories doctor clean
+.PHONY: help setup demo up down test check fix docs histories doctor clean
 
 help:
 	@echo 'make demo     run two real projects through Director and show the result'
@@ -8,6 +8,7 @@ help:
 	@echo 'make test     lint, types, import contracts, all tests (ARGS=… goes to pytest)'
 	@echo 'make check    lint, types and import contracts only'
 	@echo 'make fix      repair lint and format'
+	@echo 'make docs     write the pages of docs/ that are made from the code'
 	@echo 'make doctor   tell what is there and what is missing'
 	@echo 'make clean    remove .venv and caches; data in .director stays'
 
@@ -34,6 +35,9 @@ check: setup
 
 fix: setup
 	@scripts/check fix
+
+docs: setup
+	@.venv/bin/python scripts/docs.py
 
 # On purpose only: tests replay these with the workflow code of today.
 histories: setup

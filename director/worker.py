@@ -24,7 +24,7 @@ from director.activities.reconcile import ReconcileActivities
 from director.activities.runs import RunActivities
 from director.activities.sandboxes import Sandboxes
 from director.activities.steps import StepActivities
-from director.activities.telling import teller
+from director.activities.telling import Signals
 from director.activities.verifies import Verifies
 from director.blobs.store import LocalBlobs
 from director.domain import names
@@ -64,15 +64,11 @@ class WorkerHost:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors = interceptors
         sandboxes = Sandboxes(store, blobs, runtime, host_id, image)
-        commands = Commands(sandboxes)
+        commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
-            store,
-            Executes(commands),
-            Verifies(commands),
-            Checkpoints(sandboxes),
-            teller(client, asyncio.get_running_loop()),
+            sandboxes, Executes(commands), Verifies(commands), Checkpoints(sandboxes), signals
         )
-        self._runs = RunActivities(store, sandboxes)
+        self._runs = RunActivities(sandboxes, signals)
         self._reconcile = ReconcileActivities(store, client, sandboxes)
 
     async def run(self, stopped: asyncio.Event) -> None:

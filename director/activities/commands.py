@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from director.activities.heartbeat import StepCancelledError, cancel_requested
+from director.activities.heartbeat import StepCancelledError
 from director.activities.jobs import StepJob
 from director.activities.sandboxes import Sandboxes
 from director.domain.failures import FailureCode, StepFailure
@@ -52,7 +52,7 @@ class Commands:
         while True:
             named = command.model_copy(update={"id": f"{command.id}-{repeats}"})
             execution = self.sandboxes.runtime.run(sandbox, named)
-            result = self._followed(execution, watcher)
+            result = self._followed(job, execution, watcher)
             if result.cause is not Cause.LOST:
                 return Ended(execution, result, repeats)
             if repeats >= MAX_REPEATS:
@@ -61,10 +61,10 @@ class Commands:
             watcher.lost()
             sandbox = self.sandboxes.prepare(job)
 
-    def _followed(self, execution: Execution, watcher: Watcher) -> CommandResult:
+    def _followed(self, job: StepJob, execution: Execution, watcher: Watcher) -> CommandResult:
         while (result := execution.wait(_LOOK)) is None:
             watcher.look(execution, ended=False)
-            if cancel_requested():
+            if job.beat.cancelled():
                 execution.kill()
                 execution.wait(_KILL_WAIT)
                 watcher.look(execution, ended=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-_PERIOD = 1.0
+_PERIOD = 0.5
 
 
 class StepCancelledError(Exception):
@@ -18,21 +18,29 @@ class StepCancelledError(Exception):
 class Beat:
     """What the heartbeat sees, for work in threads that know nothing of Temporal."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[], bool]) -> None:
         self.each: Callable[[], None] = lambda: None
         """Called at every beat."""
+        self._wanted = wanted
         self._end: Exception | None = None
 
     def check(self) -> None:
-        """Raise as soon as the activity must stop or let go; a second late at most."""
+        """Raise as soon as the activity must stop or let go; half a second late at most."""
         if self._end is not None:
             raise self._end
+
+    def cancelled(self) -> bool:
+        """Whether the work is to be stopped; raises as `cancel_requested` where to let go."""
+        if isinstance(self._end, StepCancelledError):
+            return True
+        self.check()
+        return cancel_requested()
 
     def look(self) -> None:
         """Beat, and see whether the activity is wanted any longer."""
         activity.heartbeat()
         try:
-            if cancel_requested():
+            if cancel_requested() or not self._wanted():
                 self._end = StepCancelledError()
         except ApplicationError as error:
             self._end = error
@@ -40,9 +48,12 @@ class Beat:
 
 
 @contextmanager
-def heartbeating() -> Iterator[Beat]:
-    """Beat every second from a thread of its own, also while the activity is in a long call."""
-    done, beat = threading.Event(), Beat()
+def heartbeating(wanted: Callable[[], bool] = lambda: True) -> Iterator[Beat]:
+    """Beat from a thread of its own, also while the activity is in a long call.
+
+    `wanted` tells whether the work still is: an intent to cancel is seen in the store before
+    Temporal brings it, and also while Temporal is away."""
+    done, beat = threading.Event(), Beat(wanted)
 
     def go_on() -> None:
         while not done.wait(_PERIOD):

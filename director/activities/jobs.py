@@ -9,8 +9,8 @@ from director.activities.heartbeat import Beat
 from director.domain import plans, steps
 from director.domain.base import Json
 from director.domain.failures import FailureCode, StepFailure
-from director.domain.runs import StepStatus
-from director.domain.times import from_millis, utc_now
+from director.domain.runs import Approval, StepStatus
+from director.domain.times import to_millis, utc_now
 from director.domain.workflows import Definition
 from director.store import workflows
 from director.store.steps import StepKey
@@ -26,6 +26,8 @@ class StepJob:
     definition: Definition
     began: datetime
     beat: Beat
+    approval: Approval | None = None
+    """What was decided on the step, where it waited for that."""
     repeats: int = 0
     """How often the command of this attempt was lost with its container, and run again."""
 
@@ -49,11 +51,16 @@ class StepJob:
         """Whether a verify follows directly and judges the exit code."""
         return plans.judged_next(self.definition, self.key.index)
 
+    @property
+    def left_ms(self) -> int:
+        """Milliseconds until the step's time is over; negative when it is."""
+        return self.step.timeout - to_millis(utc_now() - self.began)
+
     def check(self) -> None:
         """Raise when the step must stop: StepFailure when its time is over, else as `Beat.check`.
         May be called from any thread."""
         self.beat.check()
-        if utc_now() - self.began > from_millis(self.step.timeout):
+        if self.left_ms < 0:
             seconds = self.step.timeout / 1000
             raise StepFailure(FailureCode.TIMEOUT, f"the step ran longer than {seconds:g} s")
 
@@ -68,6 +75,7 @@ class StepDone:
     """How a step ended."""
 
     status: StepStatus
+    """Also `waiting` for an approval, `queued` for room, or `pending` on another host."""
     result: Json | None = None
     error: Json | None = None
 
@@ -77,4 +85,6 @@ def load_job(session: Session, key: StepKey, beat: Beat) -> StepJob:
     run = session.get_one(RunRow, key.run_id)
     row = session.get_one(StepRow, (key.run_id, key.index))
     definition = workflows.definition(session, run.workflow_id, run.version)
-    return StepJob(key, run, definition, row.started_at or utc_now(), beat, row.repeats)
+    approval = Approval.model_validate(row.approval) if row.approval else None
+    began = row.started_at or utc_now()
+    return StepJob(key, run, definition, began, beat, approval, row.repeats)

@@ -14,6 +14,9 @@ RUN_SIGNALS = 200
 """Signals that the steps of one run send in all, each of their attempts the first at least: the
 workflow's deadline begins with it. Signals are the larger part of a long run's history."""
 
+_FIRST_SECONDS = 0.9
+"""A step that takes less than a second tells nothing but its end."""
+
 
 class Pulse:
     """Signals at the first seconds, then each time that a fifth more time has passed."""
@@ -22,7 +25,7 @@ class Pulse:
         self.output_bytes = 0
         self._job, self._tell = job, tell
         self._left = max(1, RUN_SIGNALS - job.run.progress_told)
-        self._next = time.monotonic()
+        self._next = time.monotonic() + _FIRST_SECONDS
 
     def beat(self) -> None:
         """Send a signal if one is due."""

@@ -7,6 +7,7 @@ from temporalio import activity
 
 from director.activities.heartbeat import heartbeating
 from director.activities.sandboxes import Sandboxes
+from director.activities.telling import Signals
 from director.domain import names
 from director.domain.events import EventType
 from director.domain.runs import (
@@ -27,8 +28,13 @@ log = structlog.get_logger()
 class RunActivities:
     """Writes what concerns a whole run, and removes its sandbox at the end."""
 
-    store: Store
     sandboxes: Sandboxes
+    signals: Signals
+
+    @property
+    def store(self) -> Store:
+        """Where runs are written."""
+        return self.sandboxes.store
 
     @activity.defn(name=names.RECORD_STATUS)
     def record_status(self, note: StatusNote) -> None:

@@ -47,6 +47,10 @@ class Sandboxes:
             self._ready(job.run.id, info)
         return spec.id
 
+    def quiet(self, run_id: str) -> None:
+        """End every command that goes on in the sandbox of a run, if there is one."""
+        self.runtime.quiet(sandbox_id(run_id))
+
     def remove(self, run_id: str) -> None:
         """Kill and remove the sandbox of a run, if there is one."""
         self.runtime.remove(sandbox_id(run_id))

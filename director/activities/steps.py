@@ -1,9 +1,11 @@
 """The one activity of a step: open it, perform it, write its outcome."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -11,7 +13,9 @@ from director.activities.checkpoints import Checkpoints
 from director.activities.executes import Executes
 from director.activities.heartbeat import Beat, StepCancelledError, detached, heartbeating
 from director.activities.jobs import StepDone, StepJob, load_job
-from director.activities.pulse import Pulse, Tell
+from director.activities.pulse import Pulse
+from director.activities.sandboxes import Sandboxes
+from director.activities.telling import Signals
 from director.activities.verifies import Verifies
 from director.domain import names
 from director.domain.errors import DirectorError
@@ -19,10 +23,9 @@ from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepInput, StepOutcome, StepStatus
 from director.domain.steps import CheckpointStep, ExecuteStep, VerifyStep
 from director.sandbox.runtime import SandboxError
-from director.store import steps
+from director.store import runs, steps
 from director.store.engine import Store
-from director.store.steps import Opened, StaleAttemptError, StepKey
-from director.store.tables import RunRow, StepRow
+from director.store.steps import Closed, Opened, StaleAttemptError, StepKey
 
 log = structlog.get_logger()
 
@@ -34,11 +37,16 @@ _PASSING = (OperationalError, OSError, ApplicationError)
 class StepActivities:
     """Performs steps on this host."""
 
-    store: Store
+    sandboxes: Sandboxes
     executes: Executes
     verifies: Verifies
     checkpoints: Checkpoints
-    tell: Tell
+    signals: Signals
+
+    @property
+    def store(self) -> Store:
+        """Where steps are written."""
+        return self.sandboxes.store
 
     @activity.defn(name=names.RUN_STEP, no_thread_cancel_exception=True)
     def run_step(self, step: StepInput) -> StepOutcome:
@@ -47,7 +55,7 @@ class StepActivities:
         bound = structlog.contextvars.bound_contextvars
         with (
             bound(run_id=step.run_id, step=step.index, attempt=step.attempt),
-            heartbeating() as beat,
+            heartbeating(partial(self._wanted, step.run_id)) as beat,
         ):
             opened = self._open(key)
             if opened.outcome is not None:
@@ -56,13 +64,31 @@ class StepActivities:
             with bound(session_id=job.run.session_id):
                 return self._close(job, self._perform(job), step.last_attempt)
 
+    def _wanted(self, run_id: str) -> bool:
+        try:
+            with self.store.read() as session:
+                return runs.is_wanted(session, run_id)
+        except OperationalError:
+            log.warning("whether the run is still wanted could not be read", exc_info=True)
+            return True
+
     def _open(self, key: StepKey) -> Opened:
-        with self.store.write() as session:
-            opened = steps.open_step(session, key)
+        opened = self._opened(key)
+        if opened.state == "superseded":
+            log.info("the run was reset in Temporal; what it began before is ended")
+            self.sandboxes.quiet(key.run_id)
+            opened = self._opened(key, quiet=True)
+        if opened.state == "over":
+            message = "the run has ended: start a new one instead of a reset"
+            raise ApplicationError(message, type=FailureCode.RUN_ENDED, non_retryable=True)
         if opened.state == "stale":
-            raise ApplicationError(
-                "the run has ended, or a later attempt has this step", non_retryable=True
-            )
+            raise ApplicationError("a later attempt has this step", non_retryable=True)
+        return opened
+
+    def _opened(self, key: StepKey, *, quiet: bool = False) -> Opened:
+        with self.store.write() as session:
+            opened = steps.open_step(session, key, self.sandboxes.host_id, quiet=quiet)
+        self.signals.granted(opened.granted)
         return opened
 
     def _job(self, key: StepKey, beat: Beat) -> StepJob:
@@ -71,7 +97,7 @@ class StepActivities:
 
     def _perform(self, job: StepJob) -> StepDone:
         log.info("step started", type=job.step.type)
-        pulse = Pulse(job, self.tell)
+        pulse = Pulse(job, self.signals.progress)
         job.beat.each = pulse.beat
         try:
             return self._dispatched(job, pulse)
@@ -104,16 +130,24 @@ class StepActivities:
                 return self.checkpoints.perform(job, step)
 
     def _close(self, job: StepJob, done: StepDone, last_attempt: bool) -> StepOutcome:
-        failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
-        written = StepStatus.RETRYING if failed and not last_attempt else done.status
-        key = job.key
-        with self.store.write() as session:
-            steps.close_step(session, key, written, done.result, done.error)
-            run = session.get_one(RunRow, key.run_id)
-            row = session.get_one(StepRow, (key.run_id, key.index))
-            outcome = steps.outcome_of(row, run.host_id)
-        log.info("step ended", status=written, code=(done.error or {}).get("code"))
-        return outcome
+        try:
+            with self.store.write() as session:
+                closed = _written(session, job.key, done, last_attempt)
+        except StaleAttemptError as error:
+            raise detached(str(error)) from error
+        self.signals.granted(closed.granted)
+        log.info("step ended", status=closed.outcome.status, code=closed.outcome.code)
+        return closed.outcome
+
+
+def _written(session: Session, key: StepKey, done: StepDone, last_attempt: bool) -> Closed:
+    if done.status is StepStatus.WAITING:
+        return steps.await_approval(session, key)
+    if done.status is StepStatus.QUEUED:
+        return steps.requeue(session, key)
+    failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
+    status = StepStatus.RETRYING if failed and not last_attempt else done.status
+    return steps.close_step(session, key, status, done.result, done.error)
 
 
 def _failed(job: StepJob, failure: StepFailure) -> StepDone:

@@ -9,15 +9,15 @@ from director.activities.jobs import StepDone, StepJob
 from director.activities.outputs import JUDGED, OutputRecorder
 from director.domain.criteria import CommandCriterion, Criterion, change_texts, walk
 from director.domain.failures import FailureCode, StepFailure
-from director.domain.runs import StepStatus
+from director.domain.runs import Approval, StepStatus
 from director.domain.sandboxes import Cause, Command
 from director.domain.steps import VerifyStep
 from director.domain.templates import TemplateError, fill
-from director.domain.times import to_millis, utc_now
 from director.sandbox.runtime import Execution
 from director.store import runs
 from director.store.steps import StepKey
 from director.store.tables import StepRow
+from director.verify.evidence import ApprovalNeededError
 from director.verify.judge import judge
 
 
@@ -32,7 +32,10 @@ class Verifies:
         criterion = _criterion(job, step)
         sandbox = self.commands.sandboxes.prepare(job)
         evidence = RunEvidence(self.commands, job, sandbox, self._judged(job))
-        verdict = judge(criterion, evidence)
+        try:
+            verdict = judge(criterion, evidence)
+        except ApprovalNeededError:
+            return _undecided(job)
         result = verdict.model_dump(mode="json", exclude_none=True)
         result["attempt"] = job.key.attempt
         if verdict.passed:
@@ -43,6 +46,13 @@ class Verifies:
     def _judged(self, job: StepJob) -> StepRow | None:
         with self.commands.sandboxes.store.read() as session:
             return runs.last_execute(session, job.run.id, before=job.key.index)
+
+
+def _undecided(job: StepJob) -> StepDone:
+    if job.left_ms > 0:
+        return StepDone(StepStatus.WAITING)
+    message = f"nobody decided within {job.step.timeout / 1000:g} s"
+    raise StepFailure(FailureCode.TIMEOUT, message)
 
 
 class _Unwatched:
@@ -92,6 +102,10 @@ class RunEvidence:
         """The files that a pattern names."""
         return self._files.glob(pattern)
 
+    def approval(self) -> Approval | None:
+        """What was decided by those who were asked."""
+        return self._job.approval
+
     def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:
         """Run a command in the sandbox, within what is left of the step's time."""
         self._ran += 1
@@ -99,16 +113,12 @@ class RunEvidence:
             id=f"{self._job.command_id}-verify-{self._ran}",
             argv=list(argv),
             environment=self._job.environment,
-            timeout_ms=max(1, min(timeout_ms, self._left_ms())),
+            timeout_ms=max(1, min(timeout_ms, self._job.left_ms)),
         )
         ended = self._commands.run(self._job, command, _Unwatched())
         text = _end(ended.execution, "stdout") + _end(ended.execution, "stderr")
         timed_out = ended.result.cause is Cause.TIMEOUT
         return (None if timed_out else ended.result.exit_code), text
-
-    def _left_ms(self) -> int:
-        spent = to_millis(utc_now() - self._job.began)
-        return self._job.step.timeout - spent
 
 
 def _end(execution: Execution, stream: Literal["stdout", "stderr"]) -> str:

@@ -48,6 +48,10 @@ class Gateway:
         """Ask a run to go on."""
         await self._sent("resume", run_id, self._signal(run_id, names.RESUME))
 
+    async def approve(self, run_id: str) -> None:
+        """Tell a run that the approval which it waits for is decided."""
+        await self._sent("approve", run_id, self._signal(run_id, names.APPROVE))
+
     async def progress(self, run_id: str, signal: ProgressSignal) -> None:
         """Send an agent's progress to its run. Raises UnavailableError."""
         if not await self._sent("progress", run_id, self._signal(run_id, names.PROGRESS, signal)):

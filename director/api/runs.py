@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -32,10 +32,17 @@ from director.api.state import (
 )
 from director.domain.base import Body, Int, Json, Number, Shape, Text
 from director.domain.errors import ConflictError, NotFoundError, UnavailableError
-from director.domain.names import PROGRESS
-from director.domain.runs import ProgressSignal, RunState, RunStatus, RunView
+from director.domain.names import APPROVE, GRANTED, PROGRESS
+from director.domain.runs import (
+    Approval,
+    ApprovalBody,
+    ProgressSignal,
+    RunState,
+    RunStatus,
+    RunView,
+)
 from director.domain.workflows import StartWorkflow
-from director.store import runs, standing
+from director.store import runs, standing, steps
 from director.store.engine import Store
 from director.store.tables import RunRow, StepRow
 
@@ -46,7 +53,9 @@ MAX_SIGNAL_BYTES = 64 * 1024
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 _OWN_ROUTES = ("cancel", "pause", "resume")
-_RESERVED = ("granted",)
+_RESERVED = (GRANTED,)
+
+Kind = TypeVar("Kind", bound=Body)
 
 _STEERED = documented(NotFoundError, ConflictError)
 
@@ -208,18 +217,25 @@ async def signal(
     body: Json | None = None,
 ) -> Answer[Signalled]:
     """Signal the run. `progress` takes `message`, `percent` and `step`, and is numbered by the
-    workflow; the data of any other signal is told in the event log and never goes to Temporal."""
+    workflow. `approve` takes `approved` and `reason`, and decides the step that waits for it. The
+    data of any other signal is told in the event log and never goes to Temporal."""
     _check_signal(name, body or {})
-    told = ProgressSignal(**_progress(body).model_dump()) if name == PROGRESS else None
+    told = ProgressSignal(**_checked(ProgressBody, body).model_dump()) if name == PROGRESS else None
+    decision = _checked(ApprovalBody, body) if name == APPROVE else None
 
     def record(session: Session) -> str:
         run = runs.latest(session, principal, workflow_id)
         runs.count_signal(session, run, name, None if told else body or {})
+        if decision is not None:
+            by = principal.username
+            steps.decide(session, run, Approval(**decision.model_dump(), by=by))
         return run.id
 
     run_id = await store.run(record)
     if told is not None:
         await gateway.progress(run_id, told)
+    elif decision is not None:
+        await gateway.approve(run_id)
     else:
         await gateway.signal(run_id, name)
     return answer(Signalled(run_id=run_id, signal=name))
@@ -266,9 +282,9 @@ def _check_signal(name: str, data: Json) -> None:
         raise refused("body", f"must be at most {MAX_SIGNAL_BYTES} bytes of JSON")
 
 
-def _progress(body: Json | None) -> ProgressBody:
+def _checked(kind: type[Kind], body: Json | None) -> Kind:
     try:
-        return ProgressBody.model_validate(body or {})
+        return kind.model_validate(body or {})
     except Invalid as error:
         problems = [
             {**problem, "loc": ("body", *problem["loc"])}

@@ -152,6 +152,12 @@ class NoErrorsCriterion(Body):
     type: Literal["noErrors"] = "noErrors"
 
 
+class ApprovalCriterion(Body):
+    """Somebody approves; until then, or until the step's time-out, the run is `waiting`."""
+
+    type: Literal["approval"] = "approval"
+
+
 class _Bounded(Body):
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -193,6 +199,7 @@ Criterion = Annotated[
     | CommandCriterion
     | PassingTestsCriterion
     | NoErrorsCriterion
+    | ApprovalCriterion
     | AllCriterion
     | AnyCriterion
     | NotCriterion,

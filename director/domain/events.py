@@ -11,6 +11,7 @@ class EventType(StrEnum):
 
     SESSION_CREATED = "session.created"
     SESSION_UPDATED = "session.updated"
+    SESSION_EXPIRED = "session.expired"
     SESSION_DELETED = "session.deleted"
     SESSION_METRICS = "session.metrics"
     WORKFLOW_QUEUED = "workflow.queued"
@@ -19,11 +20,14 @@ class EventType(StrEnum):
     WORKFLOW_SIGNALLED = "workflow.signalled"
     WORKFLOW_PAUSED = "workflow.paused"
     WORKFLOW_RESUMED = "workflow.resumed"
+    WORKFLOW_WAITING = "workflow.waiting"
+    WORKFLOW_SANDBOX_LOST = "workflow.sandbox_lost"
     WORKFLOW_CANCELLING = "workflow.cancelling"
     WORKFLOW_COMPLETED = "workflow.completed"
     WORKFLOW_FAILED = "workflow.failed"
     WORKFLOW_CANCELLED = "workflow.cancelled"
     WORKFLOW_TIMED_OUT = "workflow.timed_out"
+    STEP_QUEUED = "step.queued"
     STEP_STARTED = "step.started"
     STEP_ENDED = "step.ended"
 

@@ -36,6 +36,7 @@ _FORMS = (
         lambda found: {"type": "exitCode", "equals": int(found[1])},
     ),
     _Form("no errors", r"no\s+errors", r"", lambda _: {"type": "noErrors"}),
+    _Form("approved", r"approved", r"", lambda _: {"type": "approval"}),
     _Form(
         "output contains 'done'",
         r"output\s+contains",

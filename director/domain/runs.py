@@ -1,9 +1,11 @@
-"""Runs: statuses, the only transition function, and what travels through Temporal."""
+"""Runs: statuses, and what travels through Temporal. How they move is in `states`."""
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from director.domain.base import Json, Shape
+from pydantic import Field
+
+from director.domain.base import Body, Flag, Json, Shape, Text
 from director.domain.steps import OnFailure
 from director.domain.times import Moment
 
@@ -60,22 +62,14 @@ _ENDED_STEP = frozenset(
         StepStatus.TIMED_OUT,
     }
 )
-_RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
-    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.CANCELLING})
-    | _ENDED_RUN,
-    RunStatus.RUNNING: frozenset({RunStatus.PAUSED, RunStatus.WAITING, RunStatus.CANCELLING})
-    | _ENDED_RUN,
-    RunStatus.PAUSED: frozenset({RunStatus.RUNNING, RunStatus.CANCELLING}) | _ENDED_RUN,
-    RunStatus.WAITING: frozenset({RunStatus.RUNNING, RunStatus.CANCELLING}) | _ENDED_RUN,
-    RunStatus.CANCELLING: _ENDED_RUN,
-}
 
 
-def advance(current: RunStatus, wanted: RunStatus) -> RunStatus:
-    """The status that follows: `wanted` where the move exists, else the present one.
+class OnSandboxLost(StrEnum):
+    """What follows when a sandbox is lost with its host: its steps are repeated elsewhere, from
+    the last checkpoint or else from the first, or the run fails."""
 
-    Nothing leaves an end, and a run that is being cancelled only ends."""
-    return wanted if wanted in _RUN_MOVES.get(current, frozenset()) else current
+    REPEAT = "repeat"
+    FAIL = "fail"
 
 
 class StepPlan(Shape):
@@ -118,6 +112,7 @@ class RunInput(Shape):
     timeout_ms: int
     paused: bool = False
     """Whether to hold before the first step: a pause came before the start."""
+    on_sandbox_lost: OnSandboxLost = OnSandboxLost.REPEAT
     plan: Sequence
 
 
@@ -139,7 +134,9 @@ class StepInput(Shape):
 
 
 class StepOutcome(Shape):
-    """How an attempt of a step ended, as far as the workflow must know."""
+    """How an attempt of a step ended, as far as the workflow must know; or why it has not:
+    `queued` waits for the signal `granted`, `waiting` for `approve`, `pending` is to be asked of
+    the host of its sandbox."""
 
     status: StepStatus
     host_id: str | None = None
@@ -148,6 +145,22 @@ class StepOutcome(Shape):
     code: str | None = None
     """The error's code of the API, where it failed."""
     elapsed_ms: int = 0
+
+
+class PlaceInput(Shape):
+    """A host did not take a step, or the settling, in time: is the sandbox there lost?"""
+
+    run_id: str
+    ending: bool = False
+    """The run is at its end and needs no other place."""
+
+
+class Placed(Shape):
+    """What became of the question; after a loss the run goes on from another sandbox."""
+
+    lost: bool
+    repeat_from: int = 0
+    """The index of the step behind the last checkpoint, from which the run goes on."""
 
 
 class SettleInput(Shape):
@@ -209,6 +222,21 @@ class RunState(Shape):
     progress: list[Progress]
 
 
+class ApprovalBody(Body):
+    """What `POST …/signals/approve` says of a step that waits for it."""
+
+    approved: Flag
+    reason: Annotated[Text, Field(max_length=2000)] | None = None
+
+
+class Approval(Shape):
+    """A decision on a step that waits for one, and who made it."""
+
+    approved: bool
+    reason: str | None = None
+    by: str
+
+
 class StepView(Shape):
     """A step of a run as the API shows it."""
 
@@ -243,6 +271,8 @@ class RunView(Shape):
     image: str | None = None
     resolved_image: str | None = None
     derived_from: Json | None = None
+    sandbox_losses: int = 0
+    """How often the run lost its sandbox with its host, and went on in another."""
     created_at: Moment
     started_at: Moment | None = None
     completed_at: Moment | None = None

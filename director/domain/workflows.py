@@ -18,7 +18,7 @@ from director.domain.base import (
 )
 from director.domain.criteria import needs_execution
 from director.domain.departments import ResourceLimits
-from director.domain.runs import RunStatus
+from director.domain.runs import OnSandboxLost, RunStatus
 from director.domain.steps import Step, Steps, Variables, VerifyStep, step_ids
 from director.domain.times import Moment
 from director.domain.trees import PathError, normalise
@@ -41,6 +41,7 @@ class WorkflowConfig(Body):
 
     timeout: Millis = DEFAULT_RUN_TIMEOUT_MS
     max_retries: MaxRetries = 0
+    on_sandbox_lost: OnSandboxLost = OnSandboxLost.REPEAT
     sandbox: SandboxConfig | None = None
 
 
@@ -63,6 +64,7 @@ class WorkflowConfigUpdate(Body):
 
     timeout: Millis | None = None
     max_retries: MaxRetries | None = None
+    on_sandbox_lost: OnSandboxLost | None = None
     sandbox: SandboxConfig | None = None
 
 

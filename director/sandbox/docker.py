@@ -18,7 +18,7 @@ from director.sandbox.folders import SandboxFolder
 from director.sandbox.images import Image, Images
 from director.sandbox.limits import Limits, container_config
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
-from director.sandbox.spool import Spool
+from director.sandbox.spool import Spool, unended
 from director.sandbox.tools import install_tools
 from director.sandbox.workspace import HostWorkspace
 
@@ -77,7 +77,8 @@ class DockerRuntime:
             )
         except FileNotFoundError:
             raise SandboxNotFoundError(sandbox_id) from None  # it was removed meanwhile
-        return SpoolExecution(folder, self._container(sandbox_id), command, self._terms)
+        container = self._container(sandbox_id)
+        return SpoolExecution(folder, container, command.id, command.timeout_ms, self._terms)
 
     def workspace(self, sandbox_id: str) -> HostWorkspace:
         """The files of a sandbox. Raises SandboxNotFoundError."""
@@ -90,6 +91,20 @@ class DockerRuntime:
         folder = self._folder(sandbox_id)
         folder.require()
         folder.own_workspace()
+
+    def quiet(self, sandbox_id: str) -> None:
+        """Kill every command that goes on in it and wait for their ends."""
+        folder = self._folder(sandbox_id)
+        going = [
+            SpoolExecution(folder, self._container(sandbox_id), command_id, 0, self._terms)
+            for command_id in unended(folder)
+        ]
+        for execution in going:
+            execution.kill()
+        for execution in going:
+            if execution.wait(2 * self._terms.supervisor_seconds) is None:
+                message = f"a command of sandbox {sandbox_id} did not end when it was killed"
+                raise SandboxError(message, retryable=True)
 
     def remove(self, sandbox_id: str) -> None:
         """Kill everything in it, remove container and files. Idempotent."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from director.domain.sandboxes import Cause, Command, CommandResult
+from director.domain.sandboxes import Cause, CommandResult
 from director.sandbox.containers import Container
 from director.sandbox.folders import SandboxFolder
 from director.sandbox.runtime import SandboxError, Stream
@@ -35,13 +35,14 @@ class SpoolExecution:
         self,
         folder: SandboxFolder,
         container: Container,
-        command: Command,
+        command_id: str,
+        timeout_ms: int,
         terms: Terms,
     ) -> None:
         self._folder, self._container = folder, container
-        self._spool = Spool(folder, command.id)
+        self._spool = Spool(folder, command_id)
         self._terms = terms
-        self._allowed = (command.timeout_ms + terms.grace_ms) / 1000 + terms.supervisor_seconds
+        self._allowed = (timeout_ms + terms.grace_ms) / 1000 + terms.supervisor_seconds
         self._result = self._spool.result()
         self._look_at = time.monotonic() + _UNCLAIMED_LOOK_SECONDS
         self._overdue_at: float | None = None

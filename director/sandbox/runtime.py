@@ -83,6 +83,12 @@ class SandboxRuntime(Protocol):
     def own(self, sandbox_id: str) -> None:
         """Give every file in the workspace to the sandbox's user, after the host wrote there."""
 
+    def quiet(self, sandbox_id: str) -> None:
+        """Kill every command that goes on in it and wait for their ends, for whoever begins anew
+        in the same files. Nothing to do where there is no such sandbox.
+
+        Raises SandboxError, retryable, where one has not ended in time."""
+
     def remove(self, sandbox_id: str) -> None:
         """Kill everything in it, remove container and files. Idempotent."""
 

@@ -166,6 +166,17 @@ class ScriptedRuntime:
         """Nothing to do: there is only one user."""
         self._find(sandbox_id)
 
+    def quiet(self, sandbox_id: str) -> None:
+        """Kill every command that goes on in it."""
+        for execution in self.executions(sandbox_id):
+            execution.kill()
+
+    def executions(self, sandbox_id: str) -> list[ScriptedExecution]:
+        """The commands that were started in a sandbox; none where there is no such sandbox."""
+        with self._lock:
+            sandbox = self._sandboxes.get(sandbox_id)
+            return list(sandbox.executions.values()) if sandbox else []
+
     def lose(self, sandbox_id: str) -> None:
         """End what runs there as the loss of its container would."""
         for execution in list(self._find(sandbox_id).executions.values()):

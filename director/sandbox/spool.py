@@ -209,6 +209,14 @@ class Spool:
         )
 
 
+def unended(folder: SandboxFolder) -> list[str]:
+    """The ids of the commands of a sandbox whose end is not recorded."""
+    if not folder.complete():
+        return []
+    ids = sorted(entry.name for entry in folder.inbox.iterdir())
+    return [id for id in ids if not (folder.results / f"{id}.json").exists()]
+
+
 def start_script(command: Command) -> bytes:
     """Write the shell lines that set the command's environment and arguments.
 

@@ -104,6 +104,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
         department_id=definition.department_id,
         timeout_ms=definition.config.timeout,
         paused=run.pause_wanted,
+        on_sandbox_lost=definition.config.on_sandbox_lost,
         plan=plan_of(definition),
     )
 
@@ -121,6 +122,12 @@ def want_cancel(session: Session, run: RunRow) -> None:
     _check_open(run)
     run.cancel_wanted = True
     standing.move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
+
+
+def is_wanted(session: Session, run_id: str) -> bool:
+    """Whether a run that is on is to go on: nobody cancelled it, and it has not ended."""
+    status = RunStatus(session.exec(select(RunRow.status).where(RunRow.id == run_id)).one())
+    return not status.ended and status is not RunStatus.CANCELLING
 
 
 def stop(session: Session, run_id: str) -> None:

@@ -9,7 +9,8 @@ from sqlmodel import Session, col, select
 from director.domain import runs as domain
 from director.domain.base import Json
 from director.domain.events import EventType
-from director.domain.runs import RunStatus, StepStatus, advance
+from director.domain.runs import RunStatus, StepStatus
+from director.domain.states import advance
 from director.domain.times import rfc3339, utc_now
 from director.store import events, sessions
 from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow

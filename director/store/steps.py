@@ -1,16 +1,19 @@
 """What the activities of a run write, fenced so that an old attempt never overwrites a newer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from sqlmodel import Session
+from sqlmodel import Session, select
 
 from director.domain.base import Json
-from director.domain.errors import DeadlineError
+from director.domain.departments import TicketState
+from director.domain.errors import ConflictError, DeadlineError
 from director.domain.events import EventType
-from director.domain.runs import RunStatus, StepOutcome, StepStatus
+from director.domain.failures import StepFailure
+from director.domain.runs import Approval, RunStatus, StepOutcome, StepStatus
+from director.domain.states import advance_step
 from director.domain.times import to_millis, utc_now
-from director.store import outputs, standing
+from director.store import outputs, standing, tickets
 from director.store.tables import RunRow, StepRow
 
 
@@ -31,28 +34,107 @@ class StaleAttemptError(Exception):
 
 @dataclass(frozen=True)
 class Opened:
-    """What became of opening a step: go on, it has ended already, or somebody else has it."""
+    """What became of opening a step.
 
-    state: Literal["go", "ended", "stale"]
+    `go` on; `outcome` is to be told as it is (it has ended already, or must wait); `superseded`:
+    an execution before this one, which was reset in Temporal, may still have a command running,
+    which is to be ended first; `stale`: another attempt has it; `over`: the run has ended.
+    `granted` are runs that are to be signalled."""
+
+    state: Literal["go", "outcome", "superseded", "stale", "over"]
     outcome: StepOutcome | None = None
+    granted: list[str] = field(default_factory=list)
 
 
-def open_step(session: Session, key: StepKey) -> Opened:
-    """Write `running`, unless this attempt has its outcome or the run takes no steps any more."""
+def open_step(session: Session, key: StepKey, host_id: str, *, quiet: bool = False) -> Opened:
+    """Write `running`, unless the step must wait or goes on elsewhere, this attempt has its outcome
+    or the run takes no steps any more. `quiet` tells that nothing of a superseded execution runs.
+
+    Raises StepFailure where no department is left that could take the step."""
     run, step = _rows(session, key)
-    if _is_this(step, key) and step.ended_at is not None:
-        return Opened("ended", outcome_of(step, run.host_id))
-    if RunStatus(run.status).ended or _is_newer(step, key):
-        return Opened("stale")
-    if run.temporal_run_id != key.temporal_run_id:
-        run.temporal_run_id = key.temporal_run_id
-        session.add(run)
+    if (settled := _settled(run, step, key, host_id)) is not None:
+        return settled
+    if run.temporal_run_id not in (None, key.temporal_run_id) and not quiet:
+        return Opened("superseded")
+    granted = _adopted(session, run, key)
     if run.status == RunStatus.CANCELLING:
-        return Opened("ended", StepOutcome(status=StepStatus.CANCELLED, host_id=run.host_id))
-    began = not (_is_this(step, key) and step.status == StepStatus.RUNNING)
-    _take(session, step, key)
-    _begin(session, run, began)
-    return Opened("go")
+        cancelled = StepOutcome(status=StepStatus.CANCELLED, host_id=run.host_id)
+        return Opened("outcome", cancelled, granted)
+    return _admitted(session, run, step, key, granted)
+
+
+def _settled(run: RunRow, step: StepRow, key: StepKey, host_id: str) -> Opened | None:
+    """What needs no writing: the attempt is over, is another's, or goes on elsewhere."""
+    if _is_this(step, key) and step.ended_at is not None:
+        return Opened("outcome", outcome_of(step, run.host_id))
+    if RunStatus(run.status).ended:
+        return Opened("over")
+    if _is_newer(step, key):
+        return Opened("stale")
+    if run.host_id not in (None, host_id):
+        return Opened("outcome", StepOutcome(status=StepStatus.PENDING, host_id=run.host_id))
+    return None
+
+
+def _admitted(
+    session: Session, run: RunRow, step: StepRow, key: StepKey, granted: list[str]
+) -> Opened:
+    """Begin the step if its department has a slot for it, else let it wait in line."""
+    try:
+        taken = tickets.take(session, run, step)
+    except StepFailure as failure:
+        _take(session, step, key, StepStatus.RUNNING)
+        _begin(session, run, began=True)
+        closed = close_step(session, key, StepStatus.FAILED, None, failure.error)
+        return Opened("outcome", closed.outcome, [*granted, *closed.granted])
+    granted = [*granted, *taken.granted]
+    if taken.state is TicketState.WAITING:
+        _queue(session, run, step, key)
+        queued = StepOutcome(status=StepStatus.QUEUED, host_id=run.host_id)
+        return Opened("outcome", queued, granted)
+    went_on = _is_this(step, key) and step.status in (StepStatus.RUNNING, StepStatus.WAITING)
+    _take(session, step, key, StepStatus.RUNNING)
+    _begin(session, run, began=not went_on)
+    return Opened("go", None, granted)
+
+
+def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
+    """Let another execution carry the run. One that was reset in Temporal performs this step and
+    all behind it again: what they came to counts no more, and they need slots of their own."""
+    before, run.temporal_run_id = run.temporal_run_id, key.temporal_run_id
+    session.add(run)
+    if before in (None, key.temporal_run_id):
+        return []
+    return begin_again(session, run, key.index)
+
+
+def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
+    """Take back what a step and all behind it came to, since the run goes on from there; gives
+    the runs that got their slots."""
+    granted = []
+    for step in standing.steps_of(session, run.id):
+        granted += tickets.release(session, run.id, step.index)
+        if step.index >= index and step.status != StepStatus.PENDING:
+            _move(step, StepStatus.PENDING)
+            step.result, step.error, step.ended_at = None, None, None
+            session.add(step)
+    session.flush()
+    return granted
+
+
+def _queue(session: Session, run: RunRow, step: StepRow, key: StepKey) -> None:
+    newly = step.status != StepStatus.QUEUED
+    _take(session, step, key, StepStatus.QUEUED)
+    if newly:
+        standing.tell(session, run, EventType.STEP_QUEUED)
+
+
+@dataclass(frozen=True)
+class Closed:
+    """The outcome of an attempt as it is recorded, and the runs that its slot went to."""
+
+    outcome: StepOutcome
+    granted: list[str] = field(default_factory=list)
 
 
 def close_step(
@@ -61,20 +143,62 @@ def close_step(
     status: StepStatus,
     result: Json | None,
     error: Json | None,
-) -> bool:
-    """Write the outcome of an attempt with its event; False where another attempt has the step.
+) -> Closed:
+    """Write the outcome of an attempt with its event and give its slot to the next in line.
 
-    `retrying` stands for a failure after which another attempt follows."""
+    Nothing is written where another attempt has the step or it has an outcome already: that one
+    counts. `retrying` stands for a failure after which another attempt follows."""
     run, step = _rows(session, key)
-    if not _is_this(step, key) or step.activity_attempt > key.activity_attempt:
-        return False
-    if step.ended_at is not None or RunStatus(run.status).ended:
-        return False
-    step.status, step.result, step.error, step.ended_at = status, result, error, utc_now()
+    if not _has(step, key) or RunStatus(run.status).ended:
+        return Closed(outcome_of(step, run.host_id))
+    _move(step, status)
+    step.result, step.error, step.ended_at = result, error, utc_now()
     session.add(step)
     session.flush()
     standing.tell(session, run, EventType.STEP_ENDED, {"endedStep": _brief(step)})
-    return True
+    granted = tickets.release(session, run.id, step.index)
+    return Closed(outcome_of(step, run.host_id), granted)
+
+
+def requeue(session: Session, key: StepKey) -> Closed:
+    """Let a step wait that has begun and found no room on any host; its slot goes to others."""
+    return _set_down(session, key, StepStatus.QUEUED, RunStatus.RUNNING, EventType.STEP_QUEUED)
+
+
+def await_approval(session: Session, key: StepKey) -> Closed:
+    """Let a step wait for somebody's approval, and the run with it, without holding a slot."""
+    kind = EventType.WORKFLOW_WAITING
+    return _set_down(session, key, StepStatus.WAITING, RunStatus.WAITING, kind)
+
+
+def _set_down(
+    session: Session, key: StepKey, status: StepStatus, run_status: RunStatus, kind: EventType
+) -> Closed:
+    require(session, key, to_start=True)
+    run, step = _rows(session, key)
+    _move(step, status)
+    session.add(step)
+    session.flush()
+    if not standing.move(session, run, run_status, kind):
+        standing.tell(session, run, kind)
+    spent = to_millis(utc_now() - (step.started_at or utc_now()))
+    outcome = StepOutcome(status=status, host_id=run.host_id, elapsed_ms=spent)
+    return Closed(outcome, tickets.release(session, run.id, step.index))
+
+
+def decide(session: Session, run: RunRow, approval: Approval) -> None:
+    """Record what was decided on the step that waits for it. Raises ConflictError where none
+    waits, or the decision was made already."""
+    waiting = (StepRow.run_id == run.id, StepRow.status == StepStatus.WAITING)
+    step = session.exec(select(StepRow).where(*waiting)).first()
+    if step is None or RunStatus(run.status).ended:
+        message = f"run {run.id} does not wait for an approval: it is {run.status}"
+        raise ConflictError(message, runId=run.id, status=run.status)
+    if step.approval is not None:
+        by = step.approval.get("by")
+        raise ConflictError(f"step {step.id} was decided already, by {by}", runId=run.id)
+    step.approval = approval.model_dump(mode="json", exclude_none=True)
+    session.add(step)
 
 
 def require(session: Session, key: StepKey, *, to_start: bool = False) -> None:
@@ -82,7 +206,7 @@ def require(session: Session, key: StepKey, *, to_start: bool = False) -> None:
     something in the sandbox, the run must not be on its way to an end either."""
     run, step = _rows(session, key)
     status = RunStatus(run.status)
-    if not _is_this(step, key) or step.activity_attempt != key.activity_attempt:
+    if not _has(step, key) or step.activity_attempt != key.activity_attempt:
         raise StaleAttemptError("another attempt has this step")
     if status.ended or (to_start and status is RunStatus.CANCELLING):
         raise StaleAttemptError(f"the run is {status}")
@@ -135,19 +259,33 @@ def _is_newer(step: StepRow, key: StepKey) -> bool:
     return (step.attempt, step.activity_attempt) > mine
 
 
-def _take(session: Session, step: StepRow, key: StepKey) -> None:
+def _has(step: StepRow, key: StepKey) -> bool:
+    """Whether the step is at work, and no later attempt of the activity has taken it over."""
+    latest = _is_this(step, key) and step.activity_attempt <= key.activity_attempt
+    return latest and step.status == StepStatus.RUNNING
+
+
+def _take(session: Session, step: StepRow, key: StepKey, status: StepStatus) -> None:
     if not _is_this(step, key):
-        step.started_at, step.repeats = None, 0
+        step.started_at, step.repeats, step.approval = None, 0, None
     step.temporal_run_id, step.attempt = key.temporal_run_id, key.attempt
     step.activity_attempt = key.activity_attempt
-    step.status, step.result, step.error, step.ended_at = StepStatus.RUNNING, None, None, None
-    step.started_at = step.started_at or utc_now()
+    _move(step, status)
+    step.result, step.error, step.ended_at = None, None, None
+    if status is StepStatus.RUNNING:
+        step.started_at = step.started_at or utc_now()
     session.add(step)
     session.flush()
 
 
-def _begin(session: Session, run: RunRow, began: bool) -> None:
-    standing.move(session, run, RunStatus.RUNNING, EventType.WORKFLOW_STARTED)
+def _move(step: StepRow, status: StepStatus) -> None:
+    step.status = advance_step(StepStatus(step.status), status)
+
+
+def _begin(session: Session, run: RunRow, *, began: bool) -> None:
+    first = run.started_at is None
+    kind = EventType.WORKFLOW_STARTED if first else EventType.WORKFLOW_RESUMED
+    standing.move(session, run, RunStatus.RUNNING, kind)
     if began:
         standing.tell(session, run, EventType.STEP_STARTED)
 

@@ -102,6 +102,8 @@ class RunRow(TimedRow, table=True):
     resolved_image: str | None = None
     host_id: str | None = None
     workspace_ready: bool = False
+    workspace_from: str | None = None
+    """The checkpoint whose files a sandbox starts with, where the one before it was lost."""
     temporal_run_id: str | None = None
     pause_wanted: bool = False
     cancel_wanted: bool = False
@@ -129,6 +131,7 @@ class StepRow(SQLModel, table=True):
     activity_attempt: int = 0
     result: Json | None = Field(default=None, sa_type=JSON)
     error: Json | None = Field(default=None, sa_type=JSON)
+    approval: Json | None = Field(default=None, sa_type=JSON)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 

@@ -3,8 +3,14 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
+from director.domain.runs import Approval
+
 READ_LIMIT = 1024 * 1024
 """Bytes of one stream's end, or of one file's beginning, that are read."""
+
+
+class ApprovalNeededError(Exception):
+    """The verdict hangs on an approval that is not decided yet; all before it has been judged."""
 
 
 class Evidence(Protocol):
@@ -27,6 +33,9 @@ class Evidence(Protocol):
 
     def glob(self, pattern: str) -> Sequence[str]:
         """The regular files of the workspace that a glob (`**` for any folders) names, sorted."""
+
+    def approval(self) -> Approval | None:
+        """What was decided by those who were asked; None while nobody has."""
 
     def run(self, argv: Sequence[str], timeout_ms: int) -> tuple[int | None, str]:
         """Run a command in the sandbox: its exit code, None on a time-out, and its output's end."""

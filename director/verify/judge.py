@@ -6,6 +6,7 @@ from typing import Any
 from director.domain.criteria import (
     AllCriterion,
     AnyCriterion,
+    ApprovalCriterion,
     CommandCriterion,
     Criterion,
     ExitCodeCriterion,
@@ -22,7 +23,7 @@ from director.domain.criteria import (
 )
 from director.verify.documents import DocumentError, read_json, same, shown, value_at
 from director.verify.errors import error_line
-from director.verify.evidence import READ_LIMIT, Evidence, plain
+from director.verify.evidence import READ_LIMIT, ApprovalNeededError, Evidence, plain
 from director.verify.patterns import Pattern, PatternError
 from director.verify.suites import judge_tests
 
@@ -32,7 +33,9 @@ _NOTHING_RAN = "no command ended with an exit code to judge"
 
 
 def judge(criterion: Criterion, evidence: Evidence) -> Verdict:
-    """Judge a criterion by the evidence; parts of `all` and `any` only until it is decided."""
+    """Judge a criterion by the evidence; parts of `all` and `any` only until it is decided.
+
+    Raises ApprovalNeededError where it comes to an approval that nobody has decided."""
     return _JUDGES[type(criterion)](criterion, evidence)
 
 
@@ -245,6 +248,18 @@ def _not(criterion: NotCriterion, evidence: Evidence) -> Verdict:
     return Verdict(passed=passed, message=message, counts=child.counts, children=(child,))
 
 
+def _approval(_: ApprovalCriterion, evidence: Evidence) -> Verdict:
+    decision = evidence.approval()
+    if decision is None:
+        raise ApprovalNeededError
+    verb = "approved" if decision.approved else "rejected"
+    reason = f": {decision.reason}" if decision.reason else ""
+    seen = decision.model_dump(mode="json", exclude_none=True)
+    return Verdict(
+        passed=decision.approved, message=f"{verb} by {decision.by}{reason}", evidence=seen
+    )
+
+
 _JUDGES: dict[type, Callable[[Any, Evidence], Verdict]] = {
     ExitCodeCriterion: _exit_code,
     OutputCriterion: _contains,
@@ -254,6 +269,7 @@ _JUDGES: dict[type, Callable[[Any, Evidence], Verdict]] = {
     CommandCriterion: _command,
     PassingTestsCriterion: judge_tests,
     NoErrorsCriterion: _no_errors,
+    ApprovalCriterion: _approval,
     AllCriterion: _all,
     AnyCriterion: _any,
     NotCriterion: _not,

@@ -11,6 +11,14 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=4)
 STEP_SLACK = timedelta(minutes=30)
 """Beyond a step's own time-out: pulling an image, filling the workspace, ending what it began."""
 
+HOST_PATIENCE, MOST_HOST_PATIENCE = timedelta(seconds=15), timedelta(minutes=5)
+"""How long a host may leave a step in its queue before it is asked whether the sandbox there is
+lost; longer each time, since a full host and one that starts again look the same."""
+
+LINE_PATIENCE, MOST_LINE_PATIENCE = timedelta(seconds=30), timedelta(minutes=15)
+"""How long a run waits in a line for `granted` before it looks for itself; longer each time, since
+reconcile sends again what was lost."""
+
 SETTLE_TIMEOUT = timedelta(minutes=10)
 RECORD_TIMEOUT = timedelta(seconds=30)
 RECONCILE_TIMEOUT = timedelta(minutes=1)
@@ -44,7 +52,11 @@ not fit a history must leave the run as it is, until code comes that fits."""
 MAX_BACKOFF = timedelta(minutes=5)
 
 
+def growing(first: timedelta, most: timedelta, before: int) -> timedelta:
+    """A wait that is twice as long after each one before it, up to the longest."""
+    return min(first * (1 << min(before, 20)), most)
+
+
 def backoff(initial_ms: int, attempt: int) -> timedelta:
     """How long to wait after a failed attempt: twice as long after each, at most five minutes."""
-    doublings = min(attempt - 1, 20)
-    return min(timedelta(milliseconds=initial_ms << doublings), MAX_BACKOFF)
+    return growing(timedelta(milliseconds=initial_ms), MAX_BACKOFF, attempt - 1)

@@ -17,6 +17,8 @@ _MARKS = {
     StepStatus.COMPLETED: "✓",
     StepStatus.RUNNING: "▶",
     StepStatus.PENDING: "·",
+    StepStatus.QUEUED: "…",
+    StepStatus.WAITING: "?",
     StepStatus.SKIPPED: "–",
 }
 
@@ -46,6 +48,24 @@ class RunStory:
         self._attempts[plan.index] += 1
         self._statuses[plan.index] = StepStatus.RUNNING
         return self._attempts[plan.index]
+
+    def holds(self, plan: StepPlan, status: StepStatus) -> None:
+        """The step waits: in a line, or for an approval, and the run with it."""
+        self._statuses[plan.index] = status
+        if status is StepStatus.WAITING:
+            self.status = RunStatus.WAITING
+
+    def goes_on(self, plan: StepPlan) -> None:
+        """The step that waited is asked for again."""
+        self._statuses[plan.index] = StepStatus.RUNNING
+        self.status = RunStatus.RUNNING
+
+    def returned(self, index: int) -> None:
+        """The run goes on from an earlier step again."""
+        for later in self._statuses:
+            if later >= index:
+                self._statuses[later] = StepStatus.PENDING
+        self._current = None
 
     def ended(self, plan: StepPlan, outcome: StepOutcome) -> None:
         """A step's attempt has its outcome."""

@@ -1,17 +1,28 @@
 """The workflow of a run: one activity for each step, then one that settles."""
 
 import asyncio
+from collections.abc import Callable
 from collections.abc import Sequence as Arguments
 from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RawValue, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError, CancelledError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    TimeoutType,
+)
+from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
 with workflow.unsafe.imports_passed_through():
     from director.domain import names
     from director.domain.errors import DeadlineError, DirectorError
+    from director.domain.failures import FailureCode
     from director.domain.runs import (
+        OnSandboxLost,
+        Placed,
+        PlaceInput,
         Progress,
         ProgressNote,
         ProgressSignal,
@@ -45,6 +56,14 @@ class _Ended(Exception):  # noqa: N818 - it ends the interpretation, whatever th
         self.status, self.plan, self.code = status, plan, code
 
 
+class _Returned(Exception):  # noqa: N818 - it goes on from an earlier step
+    """The sandbox was lost, and the run goes on from an earlier step in another."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(index)
+        self.index = index
+
+
 @workflow.defn(name=names.RUN_WORKFLOW)
 class DirectorWorkflow:
     """Interprets the plan of a run. Commands, output and secrets never come here: activities
@@ -56,6 +75,9 @@ class DirectorWorkflow:
         self._story = RunStory(run)
         self._budget = from_millis(run.timeout_ms)
         self._host: str | None = None
+        self._untaken = 0
+        self._forgiven = dict.fromkeys((plan.index for plan in run.plan.steps()), 0)
+        self._granted = self._decided = False
         self._scheduled = workflow.now()
         self._began: datetime | None = None
         self._untold: list[Progress] = []
@@ -91,6 +113,16 @@ class DirectorWorkflow:
         """Go on."""
         self._story.paused = False
         self._show()
+
+    @workflow.signal(name=names.GRANTED)
+    def granted(self) -> None:
+        """There is a slot, or a place, for the step that waits in a line."""
+        self._granted = True
+
+    @workflow.signal(name=names.APPROVE)
+    def approve(self) -> None:
+        """The approval that a step waits for is decided."""
+        self._decided = True
 
     @workflow.signal(name=names.PROGRESS)
     def progress(self, signal: ProgressSignal) -> None:
@@ -137,18 +169,27 @@ class DirectorWorkflow:
         """Attempt a step once; gives the index to go on from where it is to be tried again."""
         await self._hold_while_paused()
         self._check_budget(plan)
-        outcome = await self._attempt(plan)
+        try:
+            outcome = await self._attempt(plan)
+        except _Returned as returned:
+            return returned.index
         if outcome.status is StepStatus.CANCELLED:
             raise _Ended(RunStatus.CANCELLED, plan)
+        if outcome.code == FailureCode.RUN_ENDED:
+            raise _Ended(RunStatus.FAILED, plan, outcome.code)
         if outcome.status not in _FAILURES:
             return None
         attempt = self._story.attempts(plan.index)
-        if attempt < plan.max_attempts:
+        if attempt < self._most_attempts(plan):
             await self._back_off(plan, attempt)
             return plan.index if plan.judges is None else plan.judges
         if plan.on_failure is OnFailure.CONTINUE:
             return None
         raise _Ended(RunStatus.FAILED, plan, outcome.code)
+
+    def _most_attempts(self, plan: StepPlan) -> int:
+        """What is repeated after a loss costs a step none of its attempts."""
+        return plan.max_attempts + self._forgiven[plan.index]
 
     async def _back_off(self, plan: StepPlan, attempt: int) -> None:
         wait = min(policies.backoff(plan.backoff_ms, attempt), self._budget)
@@ -161,19 +202,38 @@ class DirectorWorkflow:
             raise _Ended(RunStatus.TIMED_OUT, plan, DeadlineError.code)
 
     async def _attempt(self, plan: StepPlan) -> StepOutcome:
+        """One attempt of a step as its user counts: asked for until it has an outcome."""
         attempt = self._story.began(plan)
-        self._scheduled, self._began = workflow.now(), None
+        waits = 0
+        while True:
+            self._show()
+            outcome = await self._asked(plan, attempt)
+            if outcome.status is StepStatus.QUEUED:
+                await self._stand_in_line(plan, waits)
+                waits += 1
+            elif outcome.status is StepStatus.WAITING:
+                await self._await_approval(plan, outcome)
+            elif outcome.status is not StepStatus.PENDING:
+                break
+        self._budget -= from_millis(outcome.elapsed_ms)
+        self._story.ended(plan, outcome)
         self._show()
+        return outcome
+
+    async def _asked(self, plan: StepPlan, attempt: int) -> StepOutcome:
+        self._scheduled, self._began = workflow.now(), None
+        self._granted = self._decided = False
         handle = workflow.start_activity(
             names.RUN_STEP,
             StepInput(
                 run_id=self._input.run_id,
                 index=plan.index,
                 attempt=attempt,
-                last_attempt=attempt >= plan.max_attempts,
+                last_attempt=attempt >= self._most_attempts(plan),
             ),
             result_type=StepOutcome,
             task_queue=names.host_queue(self._host) if self._host else names.SANDBOX_QUEUE,
+            schedule_to_start_timeout=self._patience() if self._host else None,
             start_to_close_timeout=from_millis(plan.timeout_ms) + policies.STEP_SLACK,
             heartbeat_timeout=policies.HEARTBEAT_TIMEOUT,
             retry_policy=policies.WITHOUT_END,
@@ -184,13 +244,63 @@ class DirectorWorkflow:
         if end is not None:
             handle.cancel()
         outcome = await _outcome(handle)
-        self._host = outcome.host_id or self._host
-        self._budget -= from_millis(outcome.elapsed_ms)
-        self._story.ended(plan, outcome)
-        self._show()
         if end is not None:
+            if outcome is not None:
+                self._host = outcome.host_id or self._host
+                self._story.ended(plan, outcome)
             raise end
+        if outcome is None:
+            return await self._untaken_step(plan)
+        self._host, self._untaken = outcome.host_id or self._host, 0
         return outcome
+
+    def _patience(self) -> timedelta:
+        return policies.growing(policies.HOST_PATIENCE, policies.MOST_HOST_PATIENCE, self._untaken)
+
+    async def _untaken_step(self, plan: StepPlan) -> StepOutcome:
+        """The sandbox's host did not take the step. Time alone does not tell that it is lost."""
+        self._untaken += 1
+        placed = await self._placed(ending=False)
+        if not placed.lost:
+            return StepOutcome(status=StepStatus.PENDING, host_id=self._host)
+        self._host, self._untaken = None, 0
+        if self._input.on_sandbox_lost is OnSandboxLost.FAIL:
+            raise _Ended(RunStatus.FAILED, plan, FailureCode.SANDBOX_LOST)
+        for index in range(placed.repeat_from, plan.index + 1):
+            self._forgiven[index] += 1
+        self._story.returned(placed.repeat_from)
+        raise _Returned(placed.repeat_from)
+
+    async def _placed(self, *, ending: bool) -> Placed:
+        placed: Placed = await workflow.execute_local_activity(
+            names.PLACE,
+            PlaceInput(run_id=self._input.run_id, ending=ending),
+            result_type=Placed,
+            start_to_close_timeout=policies.RECORD_TIMEOUT,
+            retry_policy=policies.WITHOUT_END,
+        )
+        return placed
+
+    async def _stand_in_line(self, plan: StepPlan, waits: int) -> None:
+        """Wait for a slot or a place. Whoever is paused meanwhile leaves the line."""
+        self._story.holds(plan, StepStatus.QUEUED)
+        self._show()
+        patience = policies.growing(policies.LINE_PATIENCE, policies.MOST_LINE_PATIENCE, waits)
+        await _until(lambda: self._granted or self._story.paused, patience)
+        await self._hold_while_paused()
+        self._story.goes_on(plan)
+
+    async def _await_approval(self, plan: StepPlan, outcome: StepOutcome) -> None:
+        spent = from_millis(outcome.elapsed_ms)
+        step_left, run_left = from_millis(plan.timeout_ms) - spent, self._budget - spent
+        self._story.holds(plan, StepStatus.WAITING)
+        self._show()
+        workflow.upsert_search_attributes([_STATE.value_set(RunStatus.WAITING)])
+        decided = await _until(lambda: self._decided, min(step_left, run_left))
+        if not decided and run_left < step_left:
+            raise _Ended(RunStatus.TIMED_OUT, plan, DeadlineError.code)
+        workflow.upsert_search_attributes([_STATE.value_set(RunStatus.RUNNING)])
+        self._story.goes_on(plan)
 
     async def _watch(
         self, handle: workflow.ActivityHandle[StepOutcome], plan: StepPlan
@@ -263,21 +373,39 @@ class DirectorWorkflow:
             failed_step=end.plan.index if end.plan else None,
             code=end.code,
         )
-        host = self._host
+        host, untaken = self._host, 0
         while True:
+            outcome = await self._settled(settle, host, untaken)
+            if outcome is None:
+                untaken += 1
+                lost = (await self._placed(ending=True)).lost
+                host = None if lost else host
+            elif outcome.host_id is None:
+                return
+            else:
+                host, untaken = outcome.host_id, 0
+
+    async def _settled(
+        self, settle: SettleInput, host: str | None, untaken: int
+    ) -> SettleOutcome | None:
+        patience = policies.growing(policies.HOST_PATIENCE, policies.MOST_HOST_PATIENCE, untaken)
+        try:
             outcome: SettleOutcome = await workflow.execute_activity(
                 names.SETTLE,
                 settle,
                 result_type=SettleOutcome,
                 task_queue=names.control_queue(host) if host else names.WORKFLOW_QUEUE,
+                schedule_to_start_timeout=patience if host else None,
                 start_to_close_timeout=policies.SETTLE_TIMEOUT,
                 heartbeat_timeout=policies.HEARTBEAT_TIMEOUT,
                 retry_policy=policies.WITHOUT_END,
-                summary=f"settle: {end.status}",
+                summary=f"settle: {settle.status}",
             )
-            if outcome.host_id is None:
-                return
-            host = outcome.host_id
+        except ActivityError as error:
+            if _is_untaken(error):
+                return None
+            raise
+        return outcome
 
     def _conclude(self, end: _Ended) -> RunResult:
         self._story.concluded(end.status)
@@ -295,14 +423,31 @@ class DirectorWorkflow:
         workflow.set_current_details(self._story.details())
 
 
-async def _outcome(handle: workflow.ActivityHandle[StepOutcome]) -> StepOutcome:
+async def _outcome(handle: workflow.ActivityHandle[StepOutcome]) -> StepOutcome | None:
+    """The outcome of a step's activity; None where its host did not take it in time."""
     try:
         return await handle
     except ActivityError as error:
+        if _is_untaken(error):
+            return None
         if isinstance(error.cause, CancelledError):
             return StepOutcome(status=StepStatus.CANCELLED)
         code = error.cause.type if isinstance(error.cause, ApplicationError) else None
         return StepOutcome(status=StepStatus.FAILED, code=code or DirectorError.code)
+
+
+def _is_untaken(error: ActivityError) -> bool:
+    cause = error.cause
+    return isinstance(cause, ActivityTimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
+
+
+async def _until(condition: Callable[[], bool], patience: timedelta) -> bool:
+    """Wait for a condition at most so long; tells whether it holds."""
+    try:
+        await workflow.wait_condition(condition, timeout=max(patience, timedelta(0)))
+    except TimeoutError:
+        return False
+    return True
 
 
 def _position(sequence: Sequence, index: int) -> int:

@@ -82,7 +82,7 @@ def test_a_phrase_is_read(text: str, expected: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "approved",
+        "applause",
         "approval",
         "looks good",
         "",
@@ -120,7 +120,7 @@ def test_an_unknown_phrase_is_refused_with_all_known_ones(text: str) -> None:
         ("json a == [1,", "is no JSON value"),
         ("tests pass and", "where only `and`"),
         ("tests pass or no errors", "where only `and`"),
-        ("tests pass and approved", "'approved' is unknown"),
+        ("tests pass and applause", "'applause' is unknown"),
         ("output contains ''", "at least 1 character"),
         ("tests pass" + " and tests pass" * 100, "100"),
         ("x" * 10_001, "at most 10000 characters"),
@@ -208,7 +208,7 @@ def test_the_structured_form_comes_back_as_it_went_in(data: dict[str, Any]) -> N
     "data",
     [
         {},
-        {"type": "approval"},
+        {"type": "applause"},
         {"type": "exitCode", "equals": True},
         {"type": "exitCode", "equals": "0"},
         {"type": "exitCode", "equals": -1},

@@ -1,35 +1,11 @@
-"""The transitions of a run, and the plan that its workflow interprets."""
+"""The plan that the workflow of a run interprets."""
 
 import pytest
 
 from director.domain.plans import judged_next, plan_of
-from director.domain.runs import RunStatus, StepPlan, advance, percent
+from director.domain.runs import StepPlan, percent
 from director.domain.workflows import Definition
 from director.workflows.policies import MAX_BACKOFF, backoff
-
-ENDED = [status for status in RunStatus if status.ended]
-OPEN = [status for status in RunStatus if not status.ended and status is not RunStatus.CREATED]
-
-
-@pytest.mark.parametrize("end", ENDED)
-@pytest.mark.parametrize("wanted", list(RunStatus))
-def test_nothing_leaves_an_end(end: RunStatus, wanted: RunStatus) -> None:
-    assert advance(end, wanted) is end
-
-
-@pytest.mark.parametrize("current", OPEN)
-@pytest.mark.parametrize("end", ENDED)
-def test_every_open_run_can_end(current: RunStatus, end: RunStatus) -> None:
-    assert advance(current, end) is end
-
-
-@pytest.mark.parametrize("wanted", [RunStatus.RUNNING, RunStatus.PAUSED, RunStatus.QUEUED])
-def test_a_run_that_is_being_cancelled_only_ends(wanted: RunStatus) -> None:
-    assert advance(RunStatus.CANCELLING, wanted) is RunStatus.CANCELLING
-
-
-def test_a_run_is_never_queued_again() -> None:
-    assert [advance(status, RunStatus.QUEUED) for status in OPEN] == OPEN
 
 
 @pytest.mark.parametrize(

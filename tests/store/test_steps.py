@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session
 
+from director.domain.errors import ConflictError
 from director.domain.events import EventType
-from director.domain.runs import RunStatus, StepStatus
+from director.domain.runs import Approval, RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
@@ -15,6 +16,7 @@ from director.store.engine import Store
 from director.store.steps import StaleAttemptError, StepKey
 from director.store.tables import OutputRow, RunRow, StepRow
 
+HOST = "here"
 SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id="lgn_1")
 
 
@@ -41,7 +43,7 @@ def key(run_id: str, activity_attempt: int = 1, attempt: int = 1, temporal: str 
 
 def opened(store: Store, wanted: StepKey) -> str:
     with store.write() as session:
-        return steps.open_step(session, wanted).state
+        return steps.open_step(session, wanted, HOST).state
 
 
 def step_of(session: Session, run_id: str) -> StepRow:
@@ -61,12 +63,12 @@ def test_a_retried_activity_finds_the_outcome_instead_of_working_again(
 ) -> None:
     opened(store, key(run_id))
     with store.write() as session:
-        assert steps.close_step(session, key(run_id), StepStatus.COMPLETED, {"exitCode": 0}, None)
+        steps.close_step(session, key(run_id), StepStatus.COMPLETED, {"exitCode": 0}, None)
 
     with store.write() as session:
-        again = steps.open_step(session, key(run_id, activity_attempt=2))
+        again = steps.open_step(session, key(run_id, activity_attempt=2), HOST)
 
-    assert again.state == "ended"
+    assert again.state == "outcome"
     assert again.outcome is not None
     assert (again.outcome.status, again.outcome.exit_code) == (StepStatus.COMPLETED, 0)
 
@@ -76,7 +78,71 @@ def test_an_outcome_counts_only_for_the_execution_that_wrote_it(store: Store, ru
     with store.write() as session:
         steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
 
-    assert opened(store, key(run_id, temporal="t2")) == "go"
+    with store.write() as session:
+        again = steps.open_step(session, key(run_id, temporal="t2"), HOST, quiet=True)
+    assert again.state == "go"
+
+
+def test_before_a_reset_execution_takes_over_what_the_one_before_began_is_to_be_ended(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+
+    assert opened(store, key(run_id, temporal="t2")) == "superseded"
+    with store.read() as session:
+        assert session.get_one(RunRow, run_id).temporal_run_id == "t1", "nothing was written"
+
+
+def test_a_step_of_a_sandbox_on_another_host_is_told_where_to_go(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        run = session.get_one(RunRow, run_id)
+        run.host_id = "there"
+        session.add(run)
+
+    with store.write() as session:
+        routed = steps.open_step(session, key(run_id, activity_attempt=2), HOST)
+
+    assert routed.outcome is not None
+    assert (routed.outcome.status, routed.outcome.host_id) == (StepStatus.PENDING, "there")
+    with store.read() as session:
+        assert step_of(session, run_id).activity_attempt == 1, "nothing was written"
+
+
+def test_an_approval_is_decided_once_and_only_while_a_step_waits_for_it(
+    store: Store, run_id: str
+) -> None:
+    approval = Approval(approved=True, by="ada")
+    opened(store, key(run_id))
+    with store.write() as session, pytest.raises(ConflictError, match="does not wait"):
+        steps.decide(session, session.get_one(RunRow, run_id), approval)
+
+    with store.write() as session:
+        waiting = steps.await_approval(session, key(run_id)).outcome
+    with store.write() as session:
+        steps.decide(session, session.get_one(RunRow, run_id), approval)
+
+    assert waiting.status is StepStatus.WAITING
+    with store.write() as session:
+        assert session.get_one(RunRow, run_id).status == RunStatus.WAITING
+        with pytest.raises(ConflictError, match="decided already, by ada"):
+            steps.decide(session, session.get_one(RunRow, run_id), approval)
+
+
+def test_the_attempt_after_a_wait_is_the_same_attempt_and_its_time_goes_on(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        began = step_of(session, run_id).started_at
+        steps.await_approval(session, key(run_id))
+
+    assert opened(store, key(run_id, activity_attempt=1)) == "go"
+
+    with store.read() as session:
+        step = step_of(session, run_id)
+        assert (step.started_at, step.status) == (began, StepStatus.RUNNING)
+        assert session.get_one(RunRow, run_id).status == RunStatus.RUNNING
 
 
 @pytest.mark.parametrize("older", [{"activity_attempt": 1}, {"attempt": 1, "activity_attempt": 9}])
@@ -91,7 +157,7 @@ def test_an_older_attempt_neither_opens_nor_records_nor_closes(
     with store.write() as session, pytest.raises(StaleAttemptError):
         steps.require(session, old)
     with store.write() as session:
-        assert not steps.close_step(session, old, StepStatus.FAILED, None, None)
+        steps.close_step(session, old, StepStatus.FAILED, None, None)
         assert step_of(session, run_id).status == StepStatus.RUNNING
 
 
@@ -137,6 +203,7 @@ def test_nothing_is_written_into_a_run_that_has_ended(store: Store, run_id: str)
         run = session.get_one(RunRow, run_id)
         standing.move(session, run, RunStatus.FAILED, EventType.WORKFLOW_FAILED)
 
-    assert opened(store, key(run_id, activity_attempt=2)) == "stale"
+    assert opened(store, key(run_id, activity_attempt=2)) == "over"
     with store.write() as session:
-        assert not steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
+        steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
+        assert step_of(session, run_id).status == StepStatus.RUNNING
