@@ -17,7 +17,7 @@ from director.domain.runs import (
     SettleOutcome,
     StatusNote,
 )
-from director.store import settling, standing
+from director.store import settling, standing, tickets
 from director.store.engine import Store
 from director.store.tables import RunRow
 
@@ -38,11 +38,14 @@ class RunActivities:
 
     @activity.defn(name=names.RECORD_STATUS)
     def record_status(self, note: StatusNote) -> None:
-        """Write that a run holds or goes on."""
+        """Write that a run holds or goes on. One that holds gives back a slot that it has not
+        used, and stands in the line where it stood."""
         paused = note.status is RunStatus.PAUSED
         kind = EventType.WORKFLOW_PAUSED if paused else EventType.WORKFLOW_RESUMED
         with self.store.write() as session:
             standing.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
+            granted = tickets.put_back(session, note.run_id) if paused else []
+        self.signals.granted(granted)
 
     @activity.defn(name=names.RECORD_PROGRESS)
     def record_progress(self, note: ProgressNote) -> None:
@@ -67,6 +70,7 @@ class RunActivities:
                 return SettleOutcome(host_id=run.host_id)
             self.sandboxes.remove(end.run_id)
             with self.store.write() as session:
-                settling.settle(session, end)
+                granted = settling.settle(session, end)
+        self.signals.granted(granted)
         log.info("run settled", run_id=end.run_id, status=end.status)
         return SettleOutcome()

@@ -3,13 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from sqlmodel import Session
 
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.state import MatchDep, PageDep, StoreDep
+from director.api.state import GatewayDep, MatchDep, PageDep, StoreDep
 from director.domain.departments import (
     Department,
     DepartmentCreate,
@@ -17,7 +18,7 @@ from director.domain.departments import (
     DepartmentUpdate,
 )
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
-from director.store import departments
+from director.store import departments, tickets
 
 router = APIRouter(prefix="/departments", tags=["departments"], route_class=StrictRoute)
 
@@ -94,13 +95,19 @@ async def update(
     body: DepartmentUpdate,
     principal: EditorDep,
     store: StoreDep,
+    gateway: GatewayDep,
     response: Response,
     match: MatchDep = None,
 ) -> Answer[Department]:
-    """Change a department: absent is unchanged, `config` is merged by key."""
-    view = await store.run(
-        lambda s: departments.view(departments.update(s, principal, department_id, body, match))
-    )
+    """Change a department: absent is unchanged, `config` is merged by key. A `paused` one lets
+    its running steps end and begins no other; a `draining` one takes no new runs."""
+
+    def change(session: Session) -> tuple[Department, list[str]]:
+        row = departments.update(session, principal, department_id, body, match)
+        return departments.view(row), tickets.grant(session, row.id)
+
+    view, granted = await store.run(change)
+    await gateway.granted(granted)
     versioned(response, view)
     return answer(view)
 

@@ -1,5 +1,6 @@
 """The only way from the API to Temporal."""
 
+import asyncio
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
@@ -21,6 +22,8 @@ log = structlog.get_logger()
 
 _PATIENCE = 2.0
 _RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
+_AT_ONCE = 16
+"""Signals on their way at the same time."""
 
 
 class Gateway:
@@ -51,6 +54,20 @@ class Gateway:
     async def approve(self, run_id: str) -> None:
         """Tell a run that the approval which it waits for is decided."""
         await self._sent("approve", run_id, self._signal(run_id, names.APPROVE))
+
+    async def granted(self, run_ids: list[str]) -> None:
+        """Wake runs that have got a slot, as many as Temporal takes in two seconds."""
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def wake(run_id: str) -> None:
+            async with free:
+                await self._sent("granted", run_id, self._signal(run_id, names.GRANTED))
+
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.gather(*(wake(run_id) for run_id in run_ids))
+        except TimeoutError:
+            log.warning("not every granted run was woken in time", runs=len(run_ids))
 
     async def progress(self, run_id: str, signal: ProgressSignal) -> None:
         """Send an agent's progress to its run. Raises UnavailableError."""

@@ -1,5 +1,6 @@
 """Departments: named pools inside a session, with limits and capabilities."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,11 +11,18 @@ from director.domain.times import Moment
 
 
 class DepartmentStatus(StrEnum):
-    """Whether a department takes work."""
+    """Whether a department takes work: a paused one grants nothing, a draining one no new run."""
 
     ACTIVE = "active"
     PAUSED = "paused"
     DRAINING = "draining"
+
+
+class TicketState(StrEnum):
+    """What a ticket stands for: a slot that is held, or a place in the line for one."""
+
+    WAITING = "waiting"
+    HELD = "held"
 
 
 class ResourceLimits(Body):
@@ -32,6 +40,29 @@ class DepartmentConfig(Body):
 
 
 Capabilities = Annotated[list[Name], Field(max_length=100)]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Where a step is to run: in the department that it names, or in any that is as wished."""
+
+    department_id: str | None = None
+    domain: str | None = None
+    requires: tuple[str, ...] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether any department that matches will do."""
+        return self.domain is not None or bool(self.requires)
+
+    def met_by(self, domain: str, capabilities: list[str]) -> bool:
+        """Whether a department of that domain and with these capabilities will do."""
+        return self.domain in (None, domain) and set(self.requires) <= set(capabilities)
+
+    def __str__(self) -> str:
+        parts = [f"domain {self.domain!r}"] if self.domain is not None else []
+        parts += [f"capabilities {', '.join(self.requires)}"] if self.requires else []
+        return " and ".join(parts)
 
 
 class DepartmentCreate(Body):
@@ -57,6 +88,7 @@ class DepartmentUpdate(Body):
 
     name: Annotated[Name | None, NotNull] = None
     domain: Annotated[Name | None, NotNull] = None
+    status: Annotated[DepartmentStatus | None, NotNull] = None
     config: DepartmentConfig | None = None
     capabilities: Capabilities | None = None
 
@@ -77,7 +109,8 @@ class Department(Shape):
 
 
 class DepartmentMetrics(Shape):
-    """What a department does and did. `utilization` is active tasks by `maxConcurrentTasks`."""
+    """What a department does and did. Active are the steps that have a slot, queued those that
+    wait for one; `utilization` is active tasks by `maxConcurrentTasks`."""
 
     active_tasks: int
     queued_tasks: int

@@ -9,6 +9,9 @@ from director.domain.base import Body, Flag, Json, Shape, Text
 from director.domain.steps import OnFailure
 from director.domain.times import Moment
 
+DEFAULT_PRIORITY = 3
+"""In the middle of Temporal's scale, 1 (most urgent) to 5."""
+
 
 class RunStatus(StrEnum):
     """Where a run stands; `created` is a workflow that was never started."""
@@ -109,6 +112,7 @@ class RunInput(Shape):
     session_id: str
     owner_id: str
     department_id: str | None = None
+    priority: int = DEFAULT_PRIORITY
     timeout_ms: int
     paused: bool = False
     """Whether to hold before the first step: a pause came before the start."""
@@ -245,6 +249,9 @@ class StepView(Shape):
     type: str
     status: StepStatus
     attempt: int
+    department_id: str | None = None
+    """The department that it is in; of one that only says what it requires, as soon as one has
+    taken it."""
     start_time: Moment | None
     end_time: Moment | None
     result: Json | None
@@ -266,6 +273,7 @@ class RunView(Shape):
     result: Json | None = None
     error: Json | None = None
     definition_version: int
+    priority: int = DEFAULT_PRIORITY
     pause_requested: bool = False
     """Whether the run is to hold before its next step, or holds already."""
     image: str | None = None

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field
 
 from director.domain.base import Body, Description, Int, Millis, Name, PlacedError, Text, no_nul
 from director.domain.criteria import Criterion, parse_phrase
+from director.domain.departments import Capabilities
 from director.domain.secrets import MASK, is_secret
 
 DEFAULT_TIMEOUT_MS = 300_000
@@ -60,6 +61,8 @@ class StepBase(Body):
     on_failure: OnFailure = OnFailure.FAIL
     environment: Variables = {}
     department_id: str | None = None
+    domain: Name | None = None
+    requires: Capabilities | None = None
     description: Description | None = None
 
 

@@ -17,8 +17,8 @@ from director.domain.base import (
     example,
 )
 from director.domain.criteria import needs_execution
-from director.domain.departments import ResourceLimits
-from director.domain.runs import OnSandboxLost, RunStatus
+from director.domain.departments import Capabilities, ResourceLimits, Wish
+from director.domain.runs import DEFAULT_PRIORITY, OnSandboxLost, RunStatus
 from director.domain.steps import Step, Steps, Variables, VerifyStep, step_ids
 from director.domain.times import Moment
 from director.domain.trees import PathError, normalise
@@ -34,14 +34,17 @@ class SandboxConfig(Body):
 
 
 MaxRetries = Annotated[Int, Field(ge=0, le=99)]
+Priority = Annotated[Int, Field(ge=1, le=5)]
+"""Temporal's own scale: 1 is the most urgent."""
 
 
 class WorkflowConfig(Body):
-    """Bounds of a run. `timeout` counts neither queued nor paused time."""
+    """Bounds of a run, and how urgent it is. `timeout` counts neither queued nor paused time."""
 
     timeout: Millis = DEFAULT_RUN_TIMEOUT_MS
     max_retries: MaxRetries = 0
     on_sandbox_lost: OnSandboxLost = OnSandboxLost.REPEAT
+    priority: Priority | None = None
     sandbox: SandboxConfig | None = None
 
 
@@ -65,6 +68,7 @@ class WorkflowConfigUpdate(Body):
     timeout: Millis | None = None
     max_retries: MaxRetries | None = None
     on_sandbox_lost: OnSandboxLost | None = None
+    priority: Priority | None = None
     sandbox: SandboxConfig | None = None
 
 
@@ -91,7 +95,24 @@ class Definition(Body):
     config: WorkflowConfig = WorkflowConfig()
     environment: Variables = {}
     department_id: str | None = None
+    domain: Name | None = None
+    requires: Capabilities | None = None
     workspace: WorkspaceSource | None = None
+
+    @property
+    def priority(self) -> int:
+        """How urgent a run is that says nothing of its own."""
+        return self.config.priority or DEFAULT_PRIORITY
+
+    def wish(self, step: Step) -> Wish:
+        """Where a step is to run: what it says itself wins, field by field, over the workflow."""
+        if step.department_id is not None:
+            return Wish(department_id=step.department_id)
+        if self.department_id is not None and step.domain is None and not step.requires:
+            return Wish(department_id=self.department_id)
+        requires = self.requires if step.requires is None else step.requires
+        domain = self.domain if step.domain is None else step.domain
+        return Wish(domain=domain, requires=tuple(requires or ()))
 
 
 class WorkflowCreate(Definition):
@@ -124,11 +145,14 @@ class WorkflowUpdate(Body):
     config: WorkflowConfigUpdate | None = None
     environment: Variables | None = None
     department_id: str | None = None
+    domain: Name | None = None
+    requires: Capabilities | None = None
     workspace: WorkspaceSource | None = None
 
 
 class StartWorkflow(Body):
-    """What a run gets: variables for all steps, and values for `{{context.…}}`."""
+    """What a run gets: variables for all steps, values for `{{context.…}}`, and its priority,
+    which is else the workflow's."""
 
     model_config = example(
         environment={"NODE_ENV": "production"}, context={"reviewer": "ai-assistant"}
@@ -136,6 +160,7 @@ class StartWorkflow(Body):
 
     environment: Variables = {}
     context: Json = {}
+    priority: Priority | None = None
 
 
 class Workflow(Shape):
@@ -153,6 +178,8 @@ class Workflow(Shape):
     config: Json
     environment: dict[str, str]
     department_id: str | None
+    domain: str | None
+    requires: list[str] | None
     workspace: Json | None
     created_at: Moment
     updated_at: Moment

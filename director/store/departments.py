@@ -6,6 +6,7 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from director.domain import departments as domain
+from director.domain.departments import TicketState
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.events import EventType
 from director.domain.ids import DEPARTMENT, new_id
@@ -14,7 +15,7 @@ from director.domain.runs import StepStatus
 from director.domain.sessions import merged
 from director.domain.times import to_millis, utc_now
 from director.domain.users import Principal
-from director.store import sessions
+from director.store import sessions, tickets
 from director.store.lists import paged
 from director.store.ownership import visible
 from director.store.preconditions import check_match
@@ -77,10 +78,10 @@ def update(
     body: domain.DepartmentUpdate,
     match: str | None,
 ) -> DepartmentRow:
-    """Merge a change into a department."""
+    """Merge a change into a department; who it has room for then is for `tickets.grant`."""
     row = get(session, principal, id)
     check_match(row, match)
-    for field in {"name", "domain"} & body.model_fields_set:
+    for field in {"name", "domain", "status"} & body.model_fields_set:
         setattr(row, field, getattr(body, field))
     if "capabilities" in body.model_fields_set:
         row.capabilities = body.capabilities or []
@@ -94,12 +95,14 @@ def update(
 
 
 def delete(session: Session, principal: Principal, id: str, match: str | None) -> None:
-    """Remove a department. Raises ConflictError while a step of it is queued or running."""
+    """Remove a department. Raises ConflictError while a step holds or awaits a slot of it."""
     row = get(session, principal, id)
     check_match(row, match)
-    counts = _counts(session, id)
-    if busy := counts.get(StepStatus.RUNNING, 0) + counts.get(StepStatus.QUEUED, 0):
-        raise ConflictError(f"department {id} has {busy} steps at work", activeTasks=busy)
+    counts = tickets.counts(session, id)
+    active, queued = counts[TicketState.HELD], counts[TicketState.WAITING]
+    if active or queued:
+        message = f"department {id} has {active} steps at work and {queued} in its line"
+        raise ConflictError(message, activeTasks=active, queuedTasks=queued)
     row.deleted_at = utc_now()
     row.touch()
     session.add(row)
@@ -113,10 +116,11 @@ def metrics(session: Session, row: DepartmentRow) -> domain.DepartmentMetrics:
     """What the department does and did; durations are of its newest 1000 ended steps."""
     counts = _counts(session, row.id)
     durations, last = _durations(session, row.id)
-    active, limit = counts.get(StepStatus.RUNNING, 0), row.config.get("maxConcurrentTasks")
+    slots = tickets.counts(session, row.id)
+    active, limit = slots[TicketState.HELD], row.config.get("maxConcurrentTasks")
     return domain.DepartmentMetrics(
         active_tasks=active,
-        queued_tasks=counts.get(StepStatus.QUEUED, 0),
+        queued_tasks=slots[TicketState.WAITING],
         completed_tasks=counts.get(StepStatus.COMPLETED, 0),
         failed_tasks=counts.get(StepStatus.FAILED, 0) + counts.get(StepStatus.TIMED_OUT, 0),
         avg_duration_ms=round(sum(durations) / len(durations)) if durations else None,

@@ -4,6 +4,7 @@ from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
 from director.domain.base import Json
+from director.domain.departments import Wish
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.events import EventType
 from director.domain.ids import RUN, new_id
@@ -15,6 +16,7 @@ from director.domain.users import Principal
 from director.domain.workflows import Definition, StartWorkflow
 from director.store import sessions, standing, workflows
 from director.store.lists import paged
+from director.store.matching import check_startable, matching
 from director.store.tables import RunRow, SessionRow, StepRow
 
 MAX_SIGNALS = 2000
@@ -37,6 +39,7 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
         owner_id=workflow.owner_id,
         environment=body.environment,
         context=body.context,
+        priority=body.priority or definition.priority,
         total_steps=len(definition.steps),
         image=definition.config.sandbox.image if definition.config.sandbox else None,
     )
@@ -80,6 +83,7 @@ def status(session: Session, principal: Principal, workflow_id: str) -> domain.R
         status=RunStatus.CREATED,
         total_steps=len(definition.steps),
         definition_version=workflow.version,
+        priority=definition.priority,
         created_at=workflow.created_at,
     )
 
@@ -102,6 +106,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
         session_id=run.session_id,
         owner_id=run.owner_id,
         department_id=definition.department_id,
+        priority=run.priority,
         timeout_ms=definition.config.timeout,
         paused=run.pause_wanted,
         on_sandbox_lost=definition.config.on_sandbox_lost,
@@ -180,23 +185,31 @@ def last_execute(session: Session, run_id: str, before: int) -> StepRow | None:
 
 
 def departments_of(session: Session, run_id: str) -> list[str]:
-    """The departments that have a step in a run."""
-    named = (StepRow.run_id == run_id, col(StepRow.department_id).is_not(None))
-    found = session.exec(select(StepRow.department_id).where(*named).distinct())
-    return sorted(id for id in found if id is not None)
+    """The departments that have a step in a run, or can get one that is in none yet."""
+    columns = select(col(StepRow.department_id), col(StepRow.domain), col(StepRow.requires))
+    found = session.exec(columns.where(StepRow.run_id == run_id)).all()
+    wishes = {Wish(id, domain, tuple(requires)) for id, domain, requires in found}
+    session_id = session.get_one(RunRow, run_id).session_id
+    ids = {wish.department_id for wish in wishes if wish.department_id is not None}
+    for wish in wishes:
+        if wish.department_id is None and wish.is_open:
+            ids |= {row.id for row in matching(session, session_id, wish)}
+    return sorted(ids)
 
 
 def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:
     ids = step_ids(definition.steps)
     for index, step in enumerate(definition.steps):
-        department = step.department_id or definition.department_id
+        wish = definition.wish(step)
         session.add(
             StepRow(
                 run_id=run.id,
                 index=index,
                 id=ids[index],
                 type=step.type,
-                department_id=department,
+                department_id=wish.department_id,
+                domain=wish.domain,
+                requires=list(wish.requires),
             )
         )
     session.flush()
@@ -210,6 +223,8 @@ def _check_startable(session: Session, parent: SessionRow, definition: Definitio
         message = f"the workflow cannot run as it is written: {error.details['field']} "
         message += f"{error.details['issue']} any more; change the workflow first"
         raise ConflictError(message, **error.details) from None
+    for wish in dict.fromkeys(definition.wish(step) for step in definition.steps):
+        check_startable(session, parent.id, wish)
 
 
 def _open_run(session: Session, workflow_id: str) -> str | None:

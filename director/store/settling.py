@@ -8,7 +8,7 @@ from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.times import utc_now
-from director.store import standing
+from director.store import standing, tickets
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -25,11 +25,16 @@ _OPEN_STEP_ENDS = {
 }
 
 
-def settle(session: Session, end: SettleInput) -> None:
-    """Write the end of a run, once: a run that has ended keeps the end that it has."""
+def settle(session: Session, end: SettleInput) -> list[str]:
+    """Write the end of a run, once, and give back its slots and its place; gives the runs that
+    get them. A run that has ended keeps the end that it has."""
     run = session.get_one(RunRow, end.run_id)
-    if RunStatus(run.status).ended:
-        return
+    if not RunStatus(run.status).ended:
+        _end(session, run, end)
+    return tickets.release_run(session, run.id, places=0)
+
+
+def _end(session: Session, run: RunRow, end: SettleInput) -> None:
     steps = standing.steps_of(session, run.id)
     for step in steps:
         _end_step(session, step, end)

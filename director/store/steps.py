@@ -111,9 +111,8 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
 def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
     """Take back what a step and all behind it came to, since the run goes on from there; gives
     the runs that got their slots."""
-    granted = []
+    granted = tickets.release(session, run.id)
     for step in standing.steps_of(session, run.id):
-        granted += tickets.release(session, run.id, step.index)
         if step.index >= index and step.status != StepStatus.PENDING:
             _move(step, StepStatus.PENDING)
             step.result, step.error, step.ended_at = None, None, None

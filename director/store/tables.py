@@ -8,8 +8,8 @@ from sqlmodel import Field, SQLModel
 
 from director.domain.base import Json
 from director.domain.checkpoints import CheckpointStatus
-from director.domain.departments import DepartmentStatus
-from director.domain.runs import RunStatus, StepStatus
+from director.domain.departments import DepartmentStatus, TicketState, Wish
+from director.domain.runs import DEFAULT_PRIORITY, RunStatus, StepStatus
 from director.domain.sessions import SessionStatus
 from director.domain.times import from_millis, utc_now
 from director.store.base import TimedRow, UtcDateTime
@@ -94,6 +94,7 @@ class RunRow(TimedRow, table=True):
     status: str = Field(default=RunStatus.QUEUED, index=True)
     environment: Json = Field(default={}, sa_type=JSON)
     context: Json = Field(default={}, sa_type=JSON)
+    priority: int = DEFAULT_PRIORITY
     total_steps: int
     result: Json | None = Field(default=None, sa_type=JSON)
     error: Json | None = Field(default=None, sa_type=JSON)
@@ -127,6 +128,9 @@ class StepRow(SQLModel, table=True):
     attempt: int = 0
     repeats: int = 0
     department_id: str | None = None
+    """The one that it names; where it only has a wish, the one that took it."""
+    domain: str | None = None
+    requires: list[str] = Field(default=[], sa_type=JSON)
     temporal_run_id: str | None = None
     activity_attempt: int = 0
     result: Json | None = Field(default=None, sa_type=JSON)
@@ -134,6 +138,33 @@ class StepRow(SQLModel, table=True):
     approval: Json | None = Field(default=None, sa_type=JSON)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+    @property
+    def wish(self) -> Wish:
+        """Where the step is to run; the department may be bound already."""
+        return Wish(self.department_id, self.domain, tuple(self.requires))
+
+
+class TicketRow(SQLModel, table=True):
+    """A slot of a department that a step holds or waits for, or a place of the hosts for a run."""
+
+    __tablename__ = "tickets"
+    __table_args__ = (
+        Index(
+            "ix_tickets_line",
+            *("pool", "state", "priority", "enqueued_at", "run_id", "step", "owner_id"),
+        ),
+        Index("ix_tickets_run_step", "run_id", "step"),
+    )
+
+    pool: str = Field(primary_key=True)
+    run_id: str = Field(primary_key=True, foreign_key="runs.id")
+    step: int = Field(primary_key=True)
+    state: str = TicketState.WAITING
+    priority: int
+    owner_id: str
+    enqueued_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    granted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class OutputRow(SQLModel, table=True):

@@ -130,7 +130,7 @@ def view(session: Session, row: WorkflowRow) -> domain.Workflow:
 
 def _view(row: WorkflowRow, present: domain.Definition) -> domain.Workflow:
     shown = masked(present.model_dump(mode="json", exclude_none=True))
-    unset = {"workspace": None, "departmentId": None}
+    unset = {"workspace": None, "departmentId": None, "domain": None, "requires": None}
     return domain.Workflow.model_validate({**row.model_dump(), **unset, **shown})
 
 
@@ -170,9 +170,9 @@ def check_references(session: Session, parent: SessionRow, new: domain.Definitio
     if (attempts := most_attempts(plan_of(new))) > MAX_ATTEMPTS:
         issue = f"come to {attempts} attempts with all their retries; at most {MAX_ATTEMPTS}"
         raise _refused("steps", None, issue)
-    _check_department(session, parent, new.department_id, "departmentId")
+    _check_department(session, parent, new, "")
     for number, step in enumerate(new.steps):
-        _check_step(session, parent, number, step)
+        _check_department(session, parent, step, f"steps.{number}.")
     archive_id = new.workspace.archive_id if new.workspace else None
     if archive_id is not None:
         row = session.get(ArchiveRow, archive_id)
@@ -180,16 +180,19 @@ def check_references(session: Session, parent: SessionRow, new: domain.Definitio
             raise _refused("workspace.archiveId", archive_id, "names no archive of yours")
 
 
-def _check_step(session: Session, parent: SessionRow, number: int, step: Step) -> None:
-    _check_department(session, parent, step.department_id, f"steps.{number}.departmentId")
-
-
-def _check_department(session: Session, parent: SessionRow, id: str | None, field: str) -> None:
+def _check_department(
+    session: Session, parent: SessionRow, named: domain.Definition | Step, prefix: str
+) -> None:
+    id = named.department_id
     if id is None:
         return
     row = session.get(DepartmentRow, id)
     if row is None or row.deleted_at is not None or row.session_id != parent.id:
-        raise _refused(field, id, f"names no department of session {parent.id}")
+        raise _refused(f"{prefix}departmentId", id, f"names no department of session {parent.id}")
+    for wish, value in (("domain", named.domain), ("requires", named.requires)):
+        if value is not None:
+            issue = f"cannot stand beside {wish}: name a department, or say what it must be like"
+            raise _refused(f"{prefix}departmentId", id, issue)
 
 
 def _refused(field: str, value: str | None, issue: str) -> ValidationError:

@@ -40,7 +40,7 @@ async def start_run(
             static_details=f"run `{run.run_id}` of workflow `{run.workflow_id}`"
             f" in session `{run.session_id}`",
             memo={"requestId": request_id} if request_id else None,
-            priority=Priority(fairness_key=run.owner_id),
+            priority=Priority(priority_key=run.priority, fairness_key=run.owner_id),
             task_timeout=_TASK_TIMEOUT,
             rpc_timeout=timedelta(seconds=timeout),
         )

@@ -1,4 +1,4 @@
-"""A step may wait for somebody's approval; the run waits with it, and both hold through restarts."""
+"""A step may wait for somebody's approval, and the run with it; that holds through restarts."""
 
 from typing import Any
 

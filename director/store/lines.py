@@ -1,0 +1,125 @@
+"""The line before a pool of slots: its order, and the step from waiting to held.
+
+The order is priority, then the owner with the fewest held tickets of the pool, then time."""
+
+from collections import Counter
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import func
+from sqlmodel import Session, col, delete, select
+
+from director.domain.departments import TicketState
+from director.domain.runs import RunStatus
+from director.domain.times import utc_now
+from director.store.tables import RunRow, StepRow, TicketRow
+
+PLACE = -1
+"""Stands for the step in the ticket of a run as a whole."""
+MOST = 500
+"""Tickets granted at a time, so that other writers need not wait long."""
+
+_GOING = [status for status in RunStatus if not status.ended and status != RunStatus.CANCELLING]
+GRANTABLE = (
+    select(RunRow.id)
+    .where(
+        RunRow.id == TicketRow.run_id,
+        col(RunRow.pause_wanted).is_(False),
+        col(RunRow.cancel_wanted).is_(False),
+        col(RunRow.status).in_(_GOING),
+    )
+    .exists()
+)
+"""The condition that the run of a ticket goes on; other runs are passed over in the line."""
+
+
+def is_grantable(run: RunRow) -> bool:
+    """Whether the run goes on, as `GRANTABLE` has it."""
+    return not (run.pause_wanted or run.cancel_wanted) and run.status in _GOING
+
+
+def grant(session: Session, pool: str, limit: int | None) -> list[TicketRow]:
+    """Grant to those first in line while there is room; None is no limit."""
+    queues = _queues(session, pool)
+    if not queues:
+        return []
+    held = _held_by_owner(session, pool)
+    room = MOST if limit is None else min(MOST, limit - held.total())
+    granted: list[TicketRow] = []
+    while len(granted) < room and (ticket := _next(session, pool, queues, held)) is not None:
+        hold(session, ticket)
+        held[ticket.owner_id] += 1
+        granted.append(ticket)
+    return granted
+
+
+def hold(session: Session, ticket: TicketRow) -> None:
+    """Let a ticket be held. A step that named no department is in this one then, and waits in no
+    other."""
+    ticket.state, ticket.granted_at = TicketState.HELD, utc_now()
+    session.add(ticket)
+    session.flush()
+    if ticket.step == PLACE:
+        return
+    step = session.get_one(StepRow, (ticket.run_id, ticket.step))
+    if step.wish.is_open:
+        step.department_id = ticket.pool
+        session.add(step)
+        remove(session, *of(ticket.run_id, ticket.step), TicketRow.pool != ticket.pool)
+
+
+def remove(session: Session, *conditions: Any) -> None:
+    """Delete the tickets of which all conditions hold."""
+    session.exec(delete(TicketRow).where(*conditions))
+
+
+def held_counts(session: Session, pools: list[str]) -> Counter[str]:
+    """How many tickets are held in each pool."""
+    held = (col(TicketRow.pool).in_(pools), TicketRow.state == TicketState.HELD)
+    counted = select(TicketRow.pool, func.count()).where(*held)
+    return Counter(dict(session.exec(counted.group_by(TicketRow.pool)).all()))
+
+
+def of(run_id: str, step: int) -> list[Any]:
+    """The conditions that a ticket is of that step."""
+    return [TicketRow.run_id == run_id, TicketRow.step == step]
+
+
+def _next(
+    session: Session, pool: str, queues: set[tuple[int, str]], held: Counter[str]
+) -> TicketRow | None:
+    """The head of the line; queues in which nobody can be granted anything are dropped."""
+
+    def rank(queue: tuple[int, str]) -> tuple[int, int]:
+        priority, owner = queue
+        return priority, held[owner]
+
+    for (priority, _), equal in groupby(sorted(queues, key=rank), key=rank):
+        tied = set(equal)
+        head = select(TicketRow).where(
+            *_waiting(pool),
+            TicketRow.priority == priority,
+            col(TicketRow.owner_id).in_([owner for _, owner in tied]),
+            GRANTABLE,
+        )
+        in_time = (col(TicketRow.enqueued_at), col(TicketRow.run_id), col(TicketRow.step))
+        if (ticket := session.exec(head.order_by(*in_time).limit(1)).first()) is not None:
+            return ticket
+        queues -= tied
+    return None
+
+
+def _queues(session: Session, pool: str) -> set[tuple[int, str]]:
+    """The priorities and owners of those who wait in a pool."""
+    statement = select(TicketRow.priority, TicketRow.owner_id).where(*_waiting(pool))
+    return {(priority, owner) for priority, owner in session.exec(statement.distinct())}
+
+
+def _held_by_owner(session: Session, pool: str) -> Counter[str]:
+    held = (TicketRow.pool == pool, TicketRow.state == TicketState.HELD)
+    counted = select(TicketRow.owner_id, func.count()).where(*held)
+    return Counter(dict(session.exec(counted.group_by(TicketRow.owner_id)).all()))
+
+
+def _waiting(pool: str) -> list[Any]:
+    return [TicketRow.pool == pool, TicketRow.state == TicketState.WAITING]
