@@ -6,7 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlmodel import Session
 from support.stack import Data, Stack
+
+from director.domain.names import GRANTED
+from director.store import tickets
+from director.store.tables import RunRow, StepRow
 
 Refusal = Callable[[httpx.Response, int, str], Data]
 
@@ -16,6 +21,23 @@ async def department(stack: Stack, session_id: str | None = None, **fields: Any)
     session_id = session_id or (await stack.session())["id"]
     body = {"sessionId": session_id, "name": "A department", "domain": "code", **fields}
     return dict(await stack.call("POST", "/departments", body))
+
+
+async def took(stack: Stack, run: Data) -> str:
+    """Take a slot for the first step of a run, or find the one that it has."""
+
+    def take(session: Session) -> str:
+        row = session.get_one(RunRow, run["runId"])
+        return tickets.take(session, row, session.get_one(StepRow, (row.id, 0))).state
+
+    return await stack.store.run(take)
+
+
+async def signalled(stack: Stack, run: Data) -> bool:
+    """Whether the signal of a granted slot has reached a run."""
+    history = await stack.temporal.get_workflow_handle(run["runId"]).fetch_history()
+    events = [event.workflow_execution_signaled_event_attributes for event in history.events]
+    return any(event.signal_name == GRANTED for event in events)
 
 
 async def test_a_change_keeps_what_is_absent_and_merges_the_config_in_depth(stack: Stack) -> None:
@@ -57,6 +79,8 @@ async def test_null_clears_what_can_be_empty(stack: Stack, method: str) -> None:
     [
         ({"name": None}, "name"),
         ({"domain": None}, "domain"),
+        ({"status": None}, "status"),
+        ({"status": "closed"}, "status"),
         ({"sessionId": "ses_1"}, "sessionId"),
         ({"capabilities": "react"}, "capabilities"),
         ({"capabilities": [1]}, "capabilities.0"),
@@ -139,8 +163,9 @@ async def test_the_metrics_tell_what_became_of_its_steps(stack: Stack) -> None:
     busy = await stack.workflow(
         "wait metrics", session_id=made["sessionId"], departmentId=made["id"]
     )
-    await stack.start(busy["id"])
+    going = await stack.start(busy["id"])
     await stack.until(busy["id"], "running")
+    await took(stack, going)
 
     metrics = await stack.call("GET", path)
     refusal = await stack.http.delete(f"/departments/{made['id']}")
@@ -192,3 +217,88 @@ async def test_what_the_admin_adds_to_a_session_is_its_owners(
     made = await department(stack, session["id"])
     seen = (await operator.get(f"/departments/{made['id']}")).json()["data"]
     assert seen["ownerId"] == session["ownerId"]
+
+
+async def test_a_raised_limit_wakes_the_runs_that_wait(stack: Stack) -> None:
+    made = await department(stack, config={"maxConcurrentTasks": 1})
+    path = f"/departments/{made['id']}"
+    started = []
+    for gate in ("pool-1", "pool-2", "pool-3"):
+        workflow = await stack.workflow(
+            f"wait {gate}", session_id=made["sessionId"], departmentId=made["id"]
+        )
+        started.append(await stack.start(workflow["id"]))
+        await took(stack, started[-1])
+    metrics = await stack.call("GET", f"{path}/metrics")
+    assert (metrics["activeTasks"], metrics["queuedTasks"], metrics["utilization"]) == (1, 2, 1)
+
+    await stack.call("PATCH", path, {"status": "paused", "config": {"maxConcurrentTasks": 2}})
+    assert not await signalled(stack, started[1]), "a paused department grants nothing"
+    changed = await stack.call("PATCH", path, {"status": "active"})
+    assert changed["status"] == "active"
+
+    assert [await took(stack, run) for run in started] == ["held", "held", "waiting"]
+    assert [await signalled(stack, run) for run in started[1:]] == [True, False]
+    refusal = await stack.http.delete(path)
+    assert refusal.status_code == 409
+    details = refusal.json()["error"]["details"]
+    assert (details["activeTasks"], details["queuedTasks"]) == (2, 1)
+
+    for gate in ("pool-1", "pool-2", "pool-3"):
+        stack.gates.open(gate)
+    await stack.call("PATCH", path, {"config": {"maxConcurrentTasks": None}})
+    for run in started:
+        await stack.ended(run["workflowId"])
+
+
+@pytest.mark.parametrize("on_step", [False, True])
+async def test_a_draining_department_takes_no_new_run(
+    stack: Stack, refused: Refusal, on_step: bool
+) -> None:
+    made = await department(stack)
+    place = {"departmentId": made["id"]}
+    step = {"type": "execute", "command": "say hi", **(place if on_step else {})}
+    workflow = await stack.workflow(
+        step, session_id=made["sessionId"], **({} if on_step else place)
+    )
+    await stack.call("PUT", f"/departments/{made['id']}", {"status": "draining"})
+
+    response = await stack.http.post(f"/workflows/{workflow['id']}/start")
+    details = refused(response, 409, "CONFLICT")
+    assert (details["departmentId"], details["departmentStatus"]) == (made["id"], "draining")
+
+    await stack.call("PUT", f"/departments/{made['id']}", {"status": "active"})
+    await stack.start(workflow["id"])
+    run = await stack.ended(workflow["id"])
+    assert (run["status"], run["steps"][0]["departmentId"]) == ("completed", made["id"])
+
+
+async def test_a_start_that_no_department_matches_says_what_there_is(
+    stack: Stack, refused: Refusal
+) -> None:
+    made = await department(stack, capabilities=["vue"])
+    session_id = made["sessionId"]
+    workflow = await stack.workflow(
+        {"type": "execute", "command": "wait matched", "requires": ["vue", "react"]},
+        session_id=session_id,
+        domain="code",
+    )
+
+    response = await stack.http.post(f"/workflows/{workflow['id']}/start")
+    details = refused(response, 409, "CONFLICT")
+    assert (details["domain"], details["requires"]) == ("code", ["vue", "react"])
+    assert [each["id"] for each in details["departments"]] == [made["id"]]
+    assert "domain 'code' and capabilities vue, react" in details["message"]
+
+    other = await department(stack, session_id, capabilities=["react", "vue"])
+    await stack.call("PUT", f"/departments/{other['id']}", {"status": "draining"})
+    response = await stack.http.post(f"/workflows/{workflow['id']}/start")
+    assert "(draining, " in refused(response, 409, "CONFLICT")["message"]
+
+    await stack.call("PUT", f"/departments/{other['id']}", {"status": "active"})
+    run = await stack.start(workflow["id"])
+    await took(stack, run)
+    shown = await stack.call("GET", f"/workflows/{workflow['id']}/status")
+    stack.gates.open("matched")
+    await stack.ended(workflow["id"])
+    assert shown["steps"][0]["departmentId"] == other["id"]

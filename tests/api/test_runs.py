@@ -45,12 +45,31 @@ async def test_a_start_needs_no_body(stack: Stack, content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "body", "priority"),
+    [({}, {}, 3), ({"priority": 2}, {}, 2), ({"priority": 2}, {"priority": 5}, 5)],
+)
+async def test_the_priority_of_the_start_wins_over_the_workflows_and_is_temporals(
+    stack: Stack, config: Data, body: Data, priority: int
+) -> None:
+    workflow = await stack.workflow("say hi", config=config)
+    run = await stack.start(workflow["id"], body)
+    await stack.ended(workflow["id"])
+
+    history = await stack.temporal.get_workflow_handle(run["runId"]).fetch_history()
+    started = history.events[0].workflow_execution_started_event_attributes
+    assert (run["priority"], started.priority.priority_key) == (priority, priority)
+    assert started.priority.fairness_key == workflow["ownerId"]
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         ({"environment": None}, "environment"),
         ({"enviroment": {}}, "enviroment"),
         ({"context": []}, "context"),
         ({"context": None}, "context"),
+        ({"priority": 9}, "priority"),
+        ({"priority": "1"}, "priority"),
         ([], "body"),
         ("x", "body"),
     ],

@@ -120,6 +120,13 @@ async def test_a_wrong_step_is_a_400_that_says_where_and_why(
         ({"workspace": {"archiveId": "arc_1"}}, "workspace.archiveId"),
         ({"workspace": {"archiveId": 5}}, "workspace.archiveId"),
         ({"departmentId": "dep_1"}, "departmentId"),
+        ({"requires": "react"}, "requires"),
+        ({"requires": [""]}, "requires.0"),
+        ({"domain": ""}, "domain"),
+        ({"steps": [{**E, "requires": [1]}]}, "steps.0.requires.0"),
+        ({"config": {"priority": 0}}, "config.priority"),
+        ({"config": {"priority": 6}}, "config.priority"),
+        ({"config": {"priority": "1"}}, "config.priority"),
         ({"steps": [E, {**E, "departmentId": "dep_1"}]}, "steps.1.departmentId"),
         ({"name": ""}, "name"),
         ({"stepz": []}, "stepz"),
@@ -204,6 +211,33 @@ async def test_a_department_of_another_session_is_refused(stack: Stack, refused:
     details = refused(await stack.http.post("/workflows", json=body), 400, "VALIDATION_ERROR")
     assert details["field"] == "departmentId"
     assert one in details["issue"]
+
+
+@pytest.mark.parametrize("wish", [{"domain": "d"}, {"requires": ["react"]}, {"requires": []}])
+async def test_a_department_excludes_saying_what_it_must_be_like(
+    stack: Stack, refused: Refusal, wish: Data
+) -> None:
+    session_id = (await stack.session())["id"]
+    department = await stack.call(
+        "POST", "/departments", {"sessionId": session_id, "name": "a", "domain": "d"}
+    )
+    named = {"departmentId": department["id"]}
+    bodies = {
+        "departmentId": {"steps": [E], **named, **wish},
+        "steps.1.departmentId": {"steps": [E, {**E, **named, **wish}]},
+    }
+    for field, body in bodies.items():
+        full = {"sessionId": session_id, "name": "w", **body}
+        details = refused(await stack.http.post("/workflows", json=full), 400, "VALIDATION_ERROR")
+        assert details["field"] == field
+        assert next(iter(wish)) in details["issue"]
+
+    made = await stack.workflow({**E, **wish}, session_id=session_id, **named)
+    path = f"/workflows/{made['id']}"
+    refused(await stack.http.put(path, json=wish), 400, "VALIDATION_ERROR")
+    changed = await stack.call("PUT", path, {"departmentId": None, **wish})
+    shown = {key: changed[key] for key in ("departmentId", "domain", "requires")}
+    assert shown == {"departmentId": None, "domain": None, "requires": None, **wish}
 
 
 async def test_a_workflow_whose_department_is_gone_says_so_at_the_start(
