@@ -38,6 +38,8 @@ class Settings:
     sandbox_image: str | None
     image_aliases: Mapping[str, str]
     places: int
+    sandboxes: int
+    memory_mib: int
     workers: int
     cors_origins: tuple[str, ...]
     log_format: LogFormat
@@ -69,10 +71,17 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         sandbox_image=env.get("DIRECTOR_SANDBOX_IMAGE") or None,
         image_aliases=_mapping(env, "DIRECTOR_IMAGE_ALIASES"),
         places=_integer(env, "DIRECTOR_PLACES", 8, 1, 1000),
+        sandboxes=_integer(env, "DIRECTOR_SANDBOXES", 64, 1, 10_000),
+        memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
     )
+
+
+def _promised_mib() -> int:
+    """Limits are ceilings that are rarely used together: they may add up to four machines."""
+    return 4 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
 
 
 def _database_url(env: Mapping[str, str], home: Path) -> str:

@@ -18,16 +18,20 @@ from temporalio.worker import Interceptor, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from director.activities.checkpoints import Checkpoints
+from director.activities.closed import ClosedRuns
 from director.activities.commands import Commands
 from director.activities.executes import Executes
+from director.activities.hosts import HostKeeper, Periods
 from director.activities.reconcile import ReconcileActivities
 from director.activities.runs import RunActivities
 from director.activities.sandboxes import Sandboxes
 from director.activities.steps import StepActivities
 from director.activities.telling import Signals
+from director.activities.tending import Tending
 from director.activities.verifies import Verifies
 from director.blobs.store import LocalBlobs
 from director.domain import names
+from director.domain.hosts import Capacity
 from director.host import host_id, installation_id
 from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
@@ -59,6 +63,8 @@ class WorkerHost:
         host_id: str,
         image: str,
         places: int,
+        capacity: Capacity | None = None,
+        periods: Periods | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
@@ -69,13 +75,18 @@ class WorkerHost:
             sandboxes, Executes(commands), Verifies(commands), Checkpoints(sandboxes), signals
         )
         self._runs = RunActivities(sandboxes, signals)
-        self._reconcile = ReconcileActivities(store, client, sandboxes)
+        closed, tending = ClosedRuns(sandboxes, signals), Tending(store, signals)
+        self._reconcile = ReconcileActivities(store, client, closed, tending.parts())
+        self._keeper = HostKeeper(
+            client, sandboxes, closed, capacity or Capacity(), periods or Periods()
+        )
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Serve until stopped, then let every activity go on elsewhere or later."""
         threads = ThreadPoolExecutor(2 * self._places + 2 * _CONTROL_SLOTS)
         async with AsyncExitStack() as stack:
-            for worker in self._workers(threads):
+            await stack.enter_async_context(self._keeper.keeping(stopped))
+            for worker in self._workers(threads) if not stopped.is_set() else ():
                 await stack.enter_async_context(worker)
             log.info("worker serves", host=self._host_id, places=self._places)
             while not stopped.is_set():
@@ -87,7 +98,12 @@ class WorkerHost:
 
     def _workers(self, threads: ThreadPoolExecutor) -> list[Worker]:
         steps, settle = [self._steps.run_step], [self._runs.settle]
-        notes = [self._runs.record_status, self._runs.record_progress, self._reconcile.reconcile]
+        notes = [
+            self._runs.record_status,
+            self._runs.record_progress,
+            self._runs.place,
+            self._reconcile.reconcile,
+        ]
         return [
             self._worker(names.WORKFLOW_QUEUE, threads, [*settle, *notes], _CONTROL_SLOTS, True),
             self._worker(names.SANDBOX_QUEUE, threads, steps, self._places),
@@ -163,6 +179,7 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
         host_id=host_id(settings.home, engine),
         image=image,
         places=settings.places,
+        capacity=Capacity(places=settings.sandboxes, memory_mib=settings.memory_mib),
         interceptors=interceptors,
     )
     await host.run(stopped)

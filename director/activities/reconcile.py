@@ -1,64 +1,86 @@
 """Rows and executions brought together again: what a crash between the two left apart."""
 
 import asyncio
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TypeVar
 
 import structlog
 from sqlmodel import col, select
 from temporalio import activity
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from director.activities.sandboxes import Sandboxes
+from director.activities.closed import ClosedRuns
 from director.domain import names
-from director.domain.failures import FailureCode
-from director.domain.runs import RunInput, RunState, RunStatus, SettleInput
-from director.domain.times import utc_now
-from director.store import runs, settling
+from director.domain.runs import RunInput, RunState, RunStatus
+from director.domain.times import rfc3339, utc_now
+from director.store import runs
 from director.store.engine import Store
 from director.store.sessions import still_open
 from director.store.tables import RunRow
+from director.temporal.executions import closed_as, is_over
 from director.temporal.launch import start_run
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+Part = Callable[[], Awaitable[None]]
+"""A part of a round; its name stands in the log where it fails."""
 
 _YOUNG = timedelta(seconds=5)
 """Runs that changed this recently are left to whoever works on them."""
 
 _BATCH = 50
+_PAGE = 500
 
-_ENDS = {
-    WorkflowExecutionStatus.CANCELED: (RunStatus.CANCELLED, FailureCode.CANCELLED),
-    WorkflowExecutionStatus.TERMINATED: (RunStatus.CANCELLED, FailureCode.TERMINATED),
-}
+_NO_ROW = "Director's database has no such run"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReconcileActivities:
-    """Starts what was not started, re-sends what was wanted, settles what ended unseen."""
+    """Starts what was not started, re-sends what was wanted, settles what ended unseen, and ends
+    what nobody asked for."""
 
     store: Store
     client: Client
-    sandboxes: Sandboxes
+    closed: ClosedRuns
+    more: Sequence[Part] = ()
+    """Further parts of each round, after the others."""
+    orphan_age: timedelta = timedelta(seconds=60)
+    orphan_period: timedelta = timedelta(seconds=60)
+    _orphans_at: float = field(default=float("-inf"), init=False)
 
     @activity.defn(name=names.RECONCILE)
     async def reconcile(self) -> None:
-        """One round over the open runs."""
-        rows = await asyncio.to_thread(self._open_runs)
-        for run in rows:
-            if run.temporal_run_id is None:
-                await self._start(run)
-        begun = [run for run in rows if run.temporal_run_id is not None]
-        for run in begun:
-            await self._resend(run)
-        for start in range(0, len(begun), _BATCH):
-            await self._settle_closed(begun[start : start + _BATCH])
+        """One round; a part that fails is logged and keeps none of the others from its work."""
+        for part in (self._start_queued, self._send_intents, self._settle_closed, *self.more):
+            await self._attempted(part)
+        if time.monotonic() - self._orphans_at >= self.orphan_period.total_seconds():
+            self._orphans_at = time.monotonic()
+            await self._attempted(self._end_orphans)
 
-    def _open_runs(self) -> list[RunRow]:
-        with self.store.read() as session:
+    async def _attempted(self, part: Part) -> None:
+        try:
+            await part()
+        except Exception as error:
+            name = getattr(part, "__name__", repr(part)).strip("_")
+            log.warning("a part of reconcile failed", part=name, why=_why(error))
+
+    async def _open_runs(self, *, begun: bool) -> list[RunRow]:
+        def load() -> list[RunRow]:
+            known = col(RunRow.temporal_run_id).is_not(None)
             old = col(RunRow.updated_at) < utc_now() - _YOUNG
-            return list(session.exec(select(RunRow).where(still_open(), old)))
+            with self.store.read() as session:
+                wanted = select(RunRow).where(still_open(), old, known if begun else ~known)
+                return list(session.exec(wanted))
+
+        return await asyncio.to_thread(load)
+
+    async def _start_queued(self) -> None:
+        await _each(await self._open_runs(begun=False), self._start)
 
     async def _start(self, run: RunRow) -> None:
         def load() -> RunInput:
@@ -71,20 +93,25 @@ class ReconcileActivities:
             log.info("run started by reconcile", run_id=run.id)
             await asyncio.to_thread(self._note_started, run.id, temporal_run_id)
         else:
-            await self._settle_closed([run])
+            await self._close(run.id)
 
     def _note_started(self, run_id: str, temporal_run_id: str) -> None:
         with self.store.write() as session:
             runs.note_started(session, run_id, temporal_run_id)
 
-    async def _resend(self, run: RunRow) -> None:
+    async def _send_intents(self) -> None:
+        await _each(await self._open_runs(begun=True), self._send_intent)
+
+    async def _send_intent(self, run: RunRow) -> None:
         try:
-            await self._resent(run)
+            await self._send(run)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
-                log.warning("intent not sent again", run_id=run.id, why=error.message)
+                raise
+            if run.cancel_wanted and await is_over(self.client, run.id):
+                await self._close_lost(run.id)
 
-    async def _resent(self, run: RunRow) -> None:
+    async def _send(self, run: RunRow) -> None:
         handle = self.client.get_workflow_handle(run.id)
         if run.cancel_wanted:
             await handle.cancel()
@@ -93,23 +120,61 @@ class ReconcileActivities:
             if state.paused != run.pause_wanted:
                 await handle.signal(names.PAUSE if run.pause_wanted else names.RESUME)
 
-    async def _settle_closed(self, rows: list[RunRow]) -> None:
-        ids = ", ".join(f"'{run.id}'" for run in rows)
-        query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
-        async for execution in self.client.list_workflows(query):
-            described = await self.client.get_workflow_handle(execution.id).describe()
-            if described.status not in (None, WorkflowExecutionStatus.RUNNING):
-                await asyncio.to_thread(self._settle, execution.id, described.status)
+    async def _close_lost(self, run_id: str) -> None:
+        """Nothing is there that could take the cancel: the run ends by itself."""
+        await asyncio.to_thread(self.closed.close, run_id, WorkflowExecutionStatus.CANCELED)
 
-    def _settle(self, run_id: str, closed: WorkflowExecutionStatus) -> None:
+    async def _settle_closed(self) -> None:
+        begun = await self._open_runs(begun=True)
+        for start in range(0, len(begun), _BATCH):
+            ids = ", ".join(f"'{run.id}'" for run in begun[start : start + _BATCH])
+            query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
+            found = {execution.id async for execution in self.client.list_workflows(query)}
+            await _each(sorted(found), self._close)
+
+    async def _close(self, run_id: str) -> None:
+        """Settle a run whose execution is closed: visibility may be wrong, describe is not."""
+        status = await closed_as(self.client, run_id)
+        if status is not None:
+            await asyncio.to_thread(self.closed.close, run_id, status)
+
+    async def _end_orphans(self) -> None:
+        """Terminate executions of runs that the database does not have."""
+        begun = rfc3339(utc_now() - self.orphan_age)
+        query = f"WorkflowType = '{names.RUN_WORKFLOW}' AND ExecutionStatus = 'Running'"
+        pages = self.client.list_workflows(f"{query} AND StartTime < '{begun}'", page_size=_PAGE)
+        while True:
+            await pages.fetch_next_page()
+            page = list(pages.current_page or ())
+            known = await asyncio.to_thread(self._known, [each.id for each in page])
+            await _each([each for each in page if each.id not in known], self._terminate)
+            if not pages.next_page_token:
+                return
+
+    def _known(self, run_ids: list[str]) -> set[str]:
         with self.store.read() as session:
-            run = session.get_one(RunRow, run_id)
-        if RunStatus(run.status).ended or run.host_id not in (None, self.sandboxes.host_id):
-            return
-        status, code = _ENDS.get(closed, (RunStatus.FAILED, FailureCode.INTERNAL_ERROR))
-        with self.store.write() as session:
-            runs.stop(session, run_id)
-        self.sandboxes.remove(run_id)
-        with self.store.write() as session:
-            settling.settle(session, SettleInput(run_id=run_id, status=status, code=code))
-        log.warning("run settled, its execution had ended", run_id=run_id, status=status)
+            return set(session.exec(select(RunRow.id).where(col(RunRow.id).in_(run_ids))))
+
+    async def _terminate(self, execution: WorkflowExecution) -> None:
+        handle = self.client.get_workflow_handle(execution.id, run_id=execution.run_id)
+        try:
+            await handle.terminate(reason=_NO_ROW)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return  # it has ended meanwhile
+            raise
+        log.warning("execution terminated", run_id=execution.id, why=_NO_ROW)
+
+
+async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
+    """Do the work for all; what fails for one is logged and keeps none of the others from it."""
+    for item in items:
+        try:
+            await work(item)
+        except Exception as error:
+            run_id = item if isinstance(item, str) else getattr(item, "id", None)
+            log.warning("reconcile failed for a run", run_id=run_id, why=_why(error))
+
+
+def _why(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -11,14 +11,17 @@ from director.activities.telling import Signals
 from director.domain import names
 from director.domain.events import EventType
 from director.domain.runs import (
+    Placed,
+    PlaceInput,
     ProgressNote,
     RunStatus,
     SettleInput,
     SettleOutcome,
     StatusNote,
 )
-from director.store import settling, standing, tickets
+from director.store import placement, settling, standing, steps, tickets
 from director.store.engine import Store
+from director.store.placement import Decision
 from director.store.tables import RunRow
 
 log = structlog.get_logger()
@@ -46,6 +49,21 @@ class RunActivities:
             standing.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
             granted = tickets.put_back(session, note.run_id) if paused else []
         self.signals.granted(granted)
+
+    @activity.defn(name=names.PLACE)
+    def place(self, asked: PlaceInput) -> Placed:
+        """Say whether the sandbox of a run is lost with its host, and let the run go on without it
+        in that case: from its last checkpoint, else from its first step."""
+        with self.store.write() as session:
+            run = session.get_one(RunRow, asked.run_id)
+            if asked.ending:
+                return Placed(lost=placement.settle_elsewhere(session, run))
+            if placement.decide(session, run) is not Decision.LOST:
+                return Placed(lost=False)
+            repeat_from, granted = steps.begin_elsewhere(session, run)
+        self.signals.granted(granted)
+        log.warning("sandbox lost with its host", run_id=asked.run_id, repeat_from=repeat_from)
+        return Placed(lost=True, repeat_from=repeat_from)
 
     @activity.defn(name=names.RECORD_PROGRESS)
     def record_progress(self, note: ProgressNote) -> None:

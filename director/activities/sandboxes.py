@@ -8,21 +8,45 @@ from sqlmodel import Session
 from director.activities.jobs import StepJob
 from director.blobs import archives, trees
 from director.blobs.store import Blobs, get_tree
+from director.domain.checkpoints import Manifest
 from director.domain.departments import DepartmentConfig, ResourceLimits
 from director.domain.ids import RUN, SANDBOX
 from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxSpec
-from director.domain.trees import merge
+from director.domain.trees import Tree, merge
 from director.domain.workflows import Definition, WorkspaceSource
-from director.sandbox.runtime import SandboxRuntime
-from director.store import runs, steps
+from director.sandbox.runtime import SandboxError, SandboxRuntime
+from director.store import placement, runs, steps
 from director.store.engine import Store
-from director.store.tables import ArchiveRow, DepartmentRow, RunRow
+from director.store.placement import Claim
+from director.store.steps import StaleAttemptError
+from director.store.tables import ArchiveRow, CheckpointRow, DepartmentRow, RunRow
+
+_NOT_PLACED = {
+    Claim.ELSEWHERE: "the sandbox of the run is on another host",
+    Claim.FULL: "no place is free on this host",
+    Claim.IMPOSSIBLE: "no host has {} MiB of memory for a sandbox: ask for less, or raise"
+    " DIRECTOR_MEMORY",
+}
+
+
+class NotPlacedError(SandboxError):
+    """The sandbox cannot be on this host, or not yet; `claim` tells why."""
+
+    def __init__(self, claim: Claim, memory_mib: int) -> None:
+        message = _NOT_PLACED[claim].format(memory_mib)
+        super().__init__(message, retryable=claim is not Claim.IMPOSSIBLE)
+        self.claim = claim
 
 
 def sandbox_id(run_id: str) -> str:
     """The sandbox of a run has the run's own name."""
     return SANDBOX + run_id.removeprefix(RUN)
+
+
+def run_id(sandbox_id: str) -> str:
+    """The run of a sandbox, by its name."""
+    return RUN + sandbox_id.removeprefix(SANDBOX)
 
 
 @dataclass(frozen=True)
@@ -37,14 +61,15 @@ class Sandboxes:
     """The image of runs that name none."""
 
     def prepare(self, job: StepJob) -> str:
-        """Make the sandbox of a run with its files, or find it. Raises SandboxError, and
-        StaleAttemptError where the run begins nothing more."""
+        """Make the sandbox of a run with its files, or find it. Raises SandboxError,
+        NotPlacedError where it cannot be on this host, and StaleAttemptError where the run begins
+        nothing more."""
         spec = self._claimed(job)
         info = self.runtime.create(spec)
-        self._remove_if_stale(job)
-        if not job.run.workspace_ready:
-            self._fill(spec.id, job.definition.workspace)
-            self._ready(job.run.id, info)
+        run = self._checked(job, spec)
+        if not run.workspace_ready:
+            self._fill(spec.id, run.workspace_from, job.definition.workspace)
+            self._ready(spec, info)
         return spec.id
 
     def quiet(self, run_id: str) -> None:
@@ -56,27 +81,33 @@ class Sandboxes:
         self.runtime.remove(sandbox_id(run_id))
 
     def _claimed(self, job: StepJob) -> SandboxSpec:
-        """Write that the sandbox is on this host, before it is made, so that it is found."""
-        if job.run.host_id is None:
-            with self.store.write() as session:
-                steps.require(session, job.key, to_start=True)
-                run = session.get_one(RunRow, job.run.id)
-                run.host_id = self.host_id
-                session.add(run)
+        """Claim a place on this host before the sandbox is made, so that it is found."""
         with self.store.read() as session:
             steps.require(session, job.key, to_start=True)
-            return self._spec(session, job.run, job.definition)
+            run = session.get_one(RunRow, job.run.id)
+            spec = self._spec(session, run, job.definition)
+            if run.host_id == self.host_id:
+                return spec
+        with self.store.write() as session:
+            steps.require(session, job.key, to_start=True)
+            run = session.get_one(RunRow, job.run.id)
+            claimed = placement.claim(session, run, self.host_id, spec.memory_mib)
+            if claimed is not Claim.MINE:
+                raise NotPlacedError(claimed, spec.memory_mib)
+            return spec.model_copy(update={"epoch": run.sandbox_epoch})
 
-    def _remove_if_stale(self, job: StepJob) -> None:
-        """A run that was ended while its sandbox was made has perhaps been cleaned up before."""
+    def _checked(self, job: StepJob, spec: SandboxSpec) -> RunRow:
+        """A run that ended or went elsewhere while its sandbox was made has perhaps been cleaned
+        up before: what was made is removed. Raises StaleAttemptError then."""
         with self.store.read() as session:
-            try:
-                steps.require(session, job.key, to_start=True)
-            except steps.StaleAttemptError:
-                status = RunStatus(session.get_one(RunRow, job.run.id).status)
-                if status.ended or status is RunStatus.CANCELLING:
-                    self.remove(job.run.id)
-                raise
+            run = session.get_one(RunRow, job.run.id)
+            status = RunStatus(run.status)
+            gone = run.host_id != self.host_id
+            if gone or status.ended or status is RunStatus.CANCELLING:
+                self.remove(run.id)
+            _require_placed(run, self.host_id, spec)
+            steps.require(session, job.key, to_start=True)
+            return run
 
     def _spec(self, session: Session, run: RunRow, definition: Definition) -> SandboxSpec:
         wanted = definition.config.sandbox
@@ -86,6 +117,7 @@ class Sandboxes:
             id=sandbox_id(run.id),
             image=(wanted.image if wanted else None) or self.image,
             owner_id=run.id,
+            epoch=run.sandbox_epoch,
         )
         memory = [limit.memory for limit in limits if limit.memory is not None]
         cpus = [limit.cpu for limit in limits if limit.cpu is not None]
@@ -96,9 +128,23 @@ class Sandboxes:
             }
         )
 
-    def _fill(self, id: str, source: WorkspaceSource | None) -> None:
-        if source is None:
+    def _fill(self, id: str, checkpoint_id: str | None, source: WorkspaceSource | None) -> None:
+        if checkpoint_id is not None:
+            parts = [self._checkpointed(checkpoint_id)]
+        elif source is not None:
+            parts = self._given(source)
+        else:
             return
+        root = Path(self.runtime.workspace(id).path())
+        trees.materialize(merge(parts), root, self.blobs, uid=None, gid=None)
+        self.runtime.own(id)
+
+    def _checkpointed(self, checkpoint_id: str) -> Tree:
+        with self.store.read() as session:
+            row = session.get_one(CheckpointRow, checkpoint_id)
+        return get_tree(self.blobs, Manifest.model_validate(row.manifest).filesystem.hash)
+
+    def _given(self, source: WorkspaceSource) -> list[Tree]:
         parts = []
         if source.archive_id is not None:
             with self.store.read() as session:
@@ -106,17 +152,21 @@ class Sandboxes:
             parts.append(get_tree(self.blobs, row.tree))
         if source.files:
             parts.append(archives.files_tree(source.files, self.blobs))
-        root = Path(self.runtime.workspace(id).path())
-        trees.materialize(merge(parts), root, self.blobs, uid=None, gid=None)
-        self.runtime.own(id)
+        return parts
 
-    def _ready(self, run_id: str, info: SandboxInfo) -> None:
+    def _ready(self, spec: SandboxSpec, info: SandboxInfo) -> None:
         with self.store.write() as session:
-            run = session.get_one(RunRow, run_id)
+            run = session.get_one(RunRow, spec.owner_id)
+            _require_placed(run, self.host_id, spec)
             run.workspace_ready = True
             run.image, run.resolved_image = info.image, info.resolved_image
             run.touch()
             session.add(run)
+
+
+def _require_placed(run: RunRow, host_id: str, spec: SandboxSpec) -> None:
+    if (run.host_id, run.sandbox_epoch) != (host_id, spec.epoch):
+        raise StaleAttemptError("the run has lost its sandbox on this host")
 
 
 def _ceilings(session: Session, run_id: str) -> list[ResourceLimits]:

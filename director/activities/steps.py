@@ -14,7 +14,7 @@ from director.activities.executes import Executes
 from director.activities.heartbeat import Beat, StepCancelledError, detached, heartbeating
 from director.activities.jobs import StepDone, StepJob, load_job
 from director.activities.pulse import Pulse
-from director.activities.sandboxes import Sandboxes
+from director.activities.sandboxes import NotPlacedError, Sandboxes
 from director.activities.telling import Signals
 from director.activities.verifies import Verifies
 from director.domain import names
@@ -25,11 +25,12 @@ from director.domain.steps import CheckpointStep, ExecuteStep, VerifyStep
 from director.sandbox.runtime import SandboxError
 from director.store import runs, steps
 from director.store.engine import Store
+from director.store.placement import Claim
 from director.store.steps import Closed, Opened, StaleAttemptError, StepKey
 
 log = structlog.get_logger()
 
-_PASSING = (OperationalError, OSError, ApplicationError)
+_PASSING = (SandboxError, OperationalError, OSError, ApplicationError)
 """What may be over at the next attempt: Temporal tries the activity again, without end."""
 
 
@@ -101,24 +102,8 @@ class StepActivities:
         job.beat.each = pulse.beat
         try:
             return self._dispatched(job, pulse)
-        except StepCancelledError:
-            return StepDone(StepStatus.CANCELLED)
-        except StaleAttemptError as error:
-            raise detached(str(error)) from error
-        except StepFailure as failure:
-            return _failed(job, failure)
-        except SandboxError as error:
-            if error.retryable:
-                raise
-            return _failed(job, StepFailure(FailureCode.SANDBOX_FAILED, error.message))
-        except DirectorError as error:
-            return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, error.message))
-        except _PASSING:
-            raise
-        except Exception:
-            log.exception("a step could not be performed")
-            message = "a fault of Director, not of the step; the worker's log tells more"
-            return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, message))
+        except Exception as error:
+            return _ended_by(job, error)
 
     def _dispatched(self, job: StepJob, pulse: Pulse) -> StepDone:
         match job.step:
@@ -148,6 +133,28 @@ def _written(session: Session, key: StepKey, done: StepDone, last_attempt: bool)
     failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
     status = StepStatus.RETRYING if failed and not last_attempt else done.status
     return steps.close_step(session, key, status, done.result, done.error)
+
+
+def _ended_by(job: StepJob, error: Exception) -> StepDone:
+    """What an error means for the step. Raises where another attempt of the activity may do."""
+    match error:
+        case StepCancelledError():
+            return StepDone(StepStatus.CANCELLED)
+        case StepFailure():
+            return _failed(job, error)
+        case StaleAttemptError():
+            raise detached(str(error)) from error
+        case NotPlacedError(claim=Claim.FULL):
+            return StepDone(StepStatus.QUEUED)
+        case SandboxError(retryable=False):
+            return _failed(job, StepFailure(FailureCode.SANDBOX_FAILED, error.message))
+        case DirectorError():
+            return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, error.message))
+    if isinstance(error, _PASSING):
+        raise error
+    log.error("a step could not be performed", exc_info=error)
+    message = "a fault of Director, not of the step; the worker's log tells more"
+    return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, message))
 
 
 def _failed(job: StepJob, failure: StepFailure) -> StepDone:

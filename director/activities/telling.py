@@ -32,6 +32,11 @@ class Signals:
         for run_id in run_ids:
             self._send(run_id, names.GRANTED)
 
+    def decided(self, run_ids: Iterable[str]) -> None:
+        """Tell runs that the approval which they wait for is decided."""
+        for run_id in run_ids:
+            self._send(run_id, names.APPROVE)
+
     def _send(self, run_id: str, name: str, *args: Any) -> None:
         asyncio.run_coroutine_threadsafe(self._sent(run_id, name, args), self.loop)
 

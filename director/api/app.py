@@ -16,6 +16,7 @@ from director.api import (
     checkpoints,
     departments,
     health,
+    hosts,
     runs,
     sessions,
     users,
@@ -35,7 +36,18 @@ from director.temporal.client import connect
 
 log = structlog.get_logger()
 
-_VERSIONED = (auth, users, sessions, departments, runs, workflows, archives, checkpoints, ws)
+_VERSIONED = (
+    auth,
+    users,
+    hosts,
+    sessions,
+    departments,
+    runs,
+    workflows,
+    archives,
+    checkpoints,
+    ws,
+)
 _EXPOSED = ["X-Request-Id", "ETag", "Location"]
 
 

@@ -1,5 +1,6 @@
 """Sandboxes: what one is made of, what runs in it, and what came out."""
 
+from datetime import datetime
 from enum import StrEnum
 
 from director.domain.base import Shape
@@ -19,6 +20,8 @@ class SandboxSpec(Shape):
     """The image as asked; the alias table of the host may resolve it to another."""
     owner_id: str
     """The run that the sandbox belongs to; the container carries it as a label."""
+    epoch: int = 0
+    """How often the run has lost its sandbox with a host: one of another epoch is made anew."""
     memory_mib: int = 2048
     cpus: float = 2.0
     max_processes: int = 512
@@ -34,6 +37,16 @@ class SandboxInfo(Shape):
     """The image that runs, with its digest."""
     created: bool
     """False when the sandbox was found and adopted instead of made."""
+
+
+class SandboxRecord(Shape):
+    """A sandbox as it is found on a host, or what is left of it."""
+
+    id: str
+    owner: str
+    """The run that it belongs to; empty where what is left does not tell."""
+    epoch: int
+    made_at: datetime
 
 
 class Cause(StrEnum):

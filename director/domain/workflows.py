@@ -43,7 +43,7 @@ class WorkflowConfig(Body):
 
     timeout: Millis = DEFAULT_RUN_TIMEOUT_MS
     max_retries: MaxRetries = 0
-    on_sandbox_lost: OnSandboxLost = OnSandboxLost.REPEAT
+    on_sandbox_lost: OnSandboxLost | None = None
     priority: Priority | None = None
     sandbox: SandboxConfig | None = None
 

@@ -1,7 +1,10 @@
 """Sandboxes as containers of a Docker engine on this host."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import docker
 
@@ -10,6 +13,7 @@ from director.domain.sandboxes import (
     TERM_GRACE_MS,
     Command,
     SandboxInfo,
+    SandboxRecord,
     SandboxSpec,
 )
 from director.sandbox.containers import Container, engine_errors
@@ -51,7 +55,8 @@ class DockerRuntime:
         install_tools(self._home / "tools")
 
     def create(self, spec: SandboxSpec) -> SandboxInfo:
-        """Make the sandbox, or adopt the one with this id: a stopped one is started again."""
+        """Make the sandbox, or adopt the one with this id and epoch: a stopped one is started
+        again."""
         folder, container = self._folder(spec.id), self._container(spec.id)
         with folder.locked():
             adopted = self._adopt(spec, folder, container)
@@ -106,31 +111,42 @@ class DockerRuntime:
                 message = f"a command of sandbox {sandbox_id} did not end when it was killed"
                 raise SandboxError(message, retryable=True)
 
-    def remove(self, sandbox_id: str) -> None:
-        """Kill everything in it, remove container and files. Idempotent."""
-        folder = self._folder(sandbox_id)
+    def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
+        """Kill everything in it, remove container and files; with an epoch, only while the
+        sandbox is of that one. Idempotent."""
+        folder, container = self._folder(sandbox_id), self._container(sandbox_id)
         with folder.locked():
-            self._container(sandbox_id).remove()
-            folder.remove()
+            if epoch is None or epoch == self._epoch_of(folder, container):
+                container.remove()
+                folder.remove()
 
-    def sandboxes(self) -> Sequence[tuple[str, str]]:
-        """(sandbox id, owner id) of every sandbox here, also of one that lost a half."""
+    def _epoch_of(self, folder: SandboxFolder, container: Container) -> int | None:
+        if (found := container.inspect()) is not None:
+            return _epoch(found["Config"]["Labels"])
+        return folder.record().epoch if folder.root.exists() else None
+
+    def sandboxes(self) -> Sequence[SandboxRecord]:
+        """Every sandbox here, by id, also one that lost a half."""
         found = self._folders()
         with engine_errors("list the sandboxes"):
             listed = self._client.api.containers(
                 all=True, filters={"label": f"director.installation={self._installation}"}
             )
         for container in listed:
-            labels = container["Labels"]
-            found[labels["director.sandbox"]] = labels["director.owner"]
-        return sorted(found.items())
+            record = _record(container)
+            found[record.id] = record
+        return [found[id] for id in sorted(found)]
 
-    def _folders(self) -> dict[str, str]:
+    def _folders(self) -> dict[str, SandboxRecord]:
         root = self._home / "sandboxes"
         if not root.exists():
             return {}
-        names = [entry.name for entry in root.iterdir() if entry.is_dir()]
-        return {name: self._folder(name).owner() for name in names}
+        found = {}
+        for entry in root.iterdir():
+            with suppress(FileNotFoundError):  # it is being removed
+                if entry.is_dir():
+                    found[entry.name] = self._folder(entry.name).record()
+        return found
 
     def _folder(self, sandbox_id: str) -> SandboxFolder:
         return SandboxFolder(self._home, sandbox_id)
@@ -149,10 +165,11 @@ class DockerRuntime:
     ) -> SandboxInfo | None:
         """Take over a container that is there; remove one that cannot be used."""
         found = container.inspect()
-        if found is None:
-            return None
-        if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+        if found is not None and not _usable(found, spec, folder):
             container.remove()
+            found = None
+        folder.keep_only(spec.epoch)
+        if found is None:
             return None
         if found["State"]["Status"] != "running":
             container.start()
@@ -161,7 +178,7 @@ class DockerRuntime:
     def _make(
         self, spec: SandboxSpec, image: Image, folder: SandboxFolder, container: Container
     ) -> SandboxInfo:
-        folder.make(spec.owner_id, spec.max_processes)
+        folder.make(spec)
         config = container_config(
             self._client,
             folder,
@@ -182,8 +199,30 @@ class DockerRuntime:
             "director.installation": self._installation,
             "director.sandbox": spec.id,
             "director.owner": spec.owner_id,
+            "director.epoch": str(spec.epoch),
             "director.image": image.name,
         }
+
+
+def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:
+    """Tell whether a container can be adopted: its files are there and it is of this epoch."""
+    if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+        return False
+    return _epoch(found["Config"]["Labels"]) == spec.epoch == folder.record().epoch
+
+
+def _record(listed: dict[str, Any]) -> SandboxRecord:
+    labels = listed["Labels"]
+    return SandboxRecord(
+        id=labels["director.sandbox"],
+        owner=labels["director.owner"],
+        epoch=_epoch(labels),
+        made_at=datetime.fromtimestamp(listed["Created"], UTC),
+    )
+
+
+def _epoch(labels: Mapping[str, str]) -> int:
+    return int(labels.get("director.epoch", 0))
 
 
 def _info(spec: SandboxSpec, resolved_image: str, *, created: bool) -> SandboxInfo:

@@ -8,9 +8,11 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from director.domain.sandboxes import SandboxRecord, SandboxSpec
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
@@ -73,9 +75,15 @@ class SandboxFolder:
         if not self.complete():
             raise SandboxNotFoundError(self.id)
 
-    def owner(self) -> str:
-        """Tell who owns the sandbox; empty when it was not made to its end."""
-        return str(self._record().get("owner", ""))
+    def record(self) -> SandboxRecord:
+        """What is known of the sandbox from its files; of an unfinished one it is little."""
+        record = self._record()
+        return SandboxRecord(
+            id=self.id,
+            owner=str(record.get("owner", "")),
+            epoch=int(record.get("epoch", 0)),
+            made_at=datetime.fromtimestamp(self.root.stat().st_mtime, UTC),
+        )
 
     def max_processes(self) -> int | None:
         """Tell how many processes commands may have; None where the uid is not its own, since
@@ -89,7 +97,12 @@ class SandboxFolder:
             return {}
         return record
 
-    def make(self, owner: str, max_processes: int) -> None:
+    def keep_only(self, epoch: int) -> None:
+        """Remove everything unless it was made to its end, for this epoch."""
+        if self.root.exists() and not (self.complete() and self.record().epoch == epoch):
+            self.remove()
+
+    def make(self, spec: SandboxSpec) -> None:
         """Make what is missing. What lies in the workspace already stays."""
         self.root.parent.mkdir(parents=True, exist_ok=True)
         self.root.parent.chmod(0o700)
@@ -105,7 +118,8 @@ class SandboxFolder:
         self.passwd.write_text(_USERS.format(uid=self.uid))
         self.group.write_text(_GROUPS.format(uid=self.uid))
         staged = self.root / ".made.json"
-        staged.write_text(json.dumps({"owner": owner, "max_processes": max_processes}))
+        record = {"owner": spec.owner_id, "epoch": spec.epoch, "max_processes": spec.max_processes}
+        staged.write_text(json.dumps(record))
         staged.replace(self._made)
 
     def _make_theirs(self, path: Path, mode: int) -> None:

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from director.domain.sandboxes import Command, CommandResult, SandboxInfo, SandboxSpec
+from director.domain.sandboxes import (
+    Command,
+    CommandResult,
+    SandboxInfo,
+    SandboxRecord,
+    SandboxSpec,
+)
 
 Stream = Literal["stdout", "stderr"]
 EntryKind = Literal["file", "directory", "symlink", "other"]
@@ -65,7 +71,8 @@ class SandboxRuntime(Protocol):
     """Makes, runs and removes sandboxes on one host. Every method may be repeated safely."""
 
     def create(self, spec: SandboxSpec) -> SandboxInfo:
-        """Make the sandbox, or adopt the one with this id: a stopped one is started again.
+        """Make the sandbox, or adopt the one with this id: a stopped one is started again, one of
+        another epoch is removed with its files and made anew.
 
         Raises SandboxError: `retryable` when the engine does not answer, not so when the image
         cannot be had or a limit cannot be enforced."""
@@ -89,8 +96,9 @@ class SandboxRuntime(Protocol):
 
         Raises SandboxError, retryable, where one has not ended in time."""
 
-    def remove(self, sandbox_id: str) -> None:
-        """Kill everything in it, remove container and files. Idempotent."""
+    def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
+        """Kill everything in it, remove container and files; with an epoch, only while the
+        sandbox is of that one. Idempotent."""
 
-    def sandboxes(self) -> Sequence[tuple[str, str]]:
-        """(sandbox id, owner id) of every sandbox of this installation on this host."""
+    def sandboxes(self) -> Sequence[SandboxRecord]:
+        """Every sandbox of this installation on this host, by id."""

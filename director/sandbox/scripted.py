@@ -5,9 +5,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
-from director.domain.sandboxes import Cause, Command, CommandResult, SandboxInfo, SandboxSpec
+from director.domain.sandboxes import (
+    Cause,
+    Command,
+    CommandResult,
+    SandboxInfo,
+    SandboxRecord,
+    SandboxSpec,
+)
+from director.domain.times import utc_now
 from director.sandbox.folders import checked_id
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError, Stream
 from director.sandbox.workspace import HostWorkspace
@@ -110,6 +119,7 @@ class _Sandbox:
     spec: SandboxSpec
     workspace: Path
     executions: dict[str, ScriptedExecution] = field(default_factory=dict)
+    made_at: datetime = field(default_factory=utc_now)
 
 
 class ScriptedRuntime:
@@ -130,11 +140,14 @@ class ScriptedRuntime:
         self.removed: list[str] = []
 
     def create(self, spec: SandboxSpec) -> SandboxInfo:
-        """Make the sandbox, or adopt the one with this id."""
+        """Make the sandbox, or adopt the one with this id and epoch."""
         checked_id(spec.id, "sandbox")
         if spec.image in self._missing:
             raise SandboxError(f"image {spec.image} is not on this host", retryable=False)
         with self._lock:
+            found = self._sandboxes.get(spec.id)
+            if found is not None and found.spec.epoch != spec.epoch:
+                self.remove(spec.id)
             created = spec.id not in self._sandboxes
             if created:
                 workspace = self._root / spec.id
@@ -182,21 +195,30 @@ class ScriptedRuntime:
         for execution in list(self._find(sandbox_id).executions.values()):
             execution.end(Cause.LOST)
 
-    def remove(self, sandbox_id: str) -> None:
-        """Kill everything in it and remove its files. Idempotent."""
+    def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
+        """Kill everything in it and remove its files, if it is of that epoch. Idempotent."""
         with self._lock:
-            sandbox = self._sandboxes.pop(sandbox_id, None)
-        if sandbox is None:
-            return
+            sandbox = self._sandboxes.get(sandbox_id)
+            if sandbox is None or epoch not in (None, sandbox.spec.epoch):
+                return
+            del self._sandboxes[sandbox_id]
         for execution in sandbox.executions.values():
             execution.kill()
         shutil.rmtree(sandbox.workspace)
         self.removed.append(sandbox_id)
 
-    def sandboxes(self) -> Sequence[tuple[str, str]]:
-        """(sandbox id, owner id) of every sandbox."""
+    def sandboxes(self) -> Sequence[SandboxRecord]:
+        """Every sandbox, by id."""
         with self._lock:
-            return sorted((id, sandbox.spec.owner_id) for id, sandbox in self._sandboxes.items())
+            return [
+                SandboxRecord(
+                    id=id,
+                    owner=sandbox.spec.owner_id,
+                    epoch=sandbox.spec.epoch,
+                    made_at=sandbox.made_at,
+                )
+                for id, sandbox in sorted(self._sandboxes.items())
+            ]
 
     def _find(self, sandbox_id: str) -> _Sandbox:
         try:

@@ -109,7 +109,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
         priority=run.priority,
         timeout_ms=definition.config.timeout,
         paused=run.pause_wanted,
-        on_sandbox_lost=definition.config.on_sandbox_lost,
+        on_sandbox_lost=definition.config.on_sandbox_lost or domain.OnSandboxLost.REPEAT,
         plan=plan_of(definition),
     )
 

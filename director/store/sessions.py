@@ -20,6 +20,8 @@ from director.store.ownership import visible
 from director.store.preconditions import check_match
 from director.store.tables import DepartmentRow, RunRow, SessionRow, WorkflowRow
 
+_BATCH = 100
+
 
 def create(session: Session, principal: Principal, body: domain.SessionCreate) -> SessionRow:
     """Add a session."""
@@ -142,6 +144,24 @@ def open_runs(session: Session, id: str) -> list[str]:
     return list(session.exec(select(RunRow.id).where(RunRow.session_id == id, still_open())))
 
 
+def due(session: Session) -> list[str]:
+    """Sessions whose idle time is over and of which that is not written yet, a batch of them."""
+    active = SessionRow.status == SessionStatus.ACTIVE
+    over = (active, _has_status(SessionStatus.EXPIRED), col(SessionRow.deleted_at).is_(None))
+    return list(session.exec(select(SessionRow.id).where(*over).limit(_BATCH)))
+
+
+def expire(session: Session) -> None:
+    """Write and tell that sessions have expired."""
+    for id in due(session):
+        row = session.get_one(SessionRow, id)
+        row.status = SessionStatus.EXPIRED
+        row.touch()
+        session.add(row)
+        session.flush()
+        tell(session, row, EventType.SESSION_EXPIRED)
+
+
 def status_of(session: Session, row: SessionRow) -> SessionStatus:
     """The status as of now: an idle time that is over expires a session with no work in it."""
     if _is_due(row) and not open_runs(session, row.id):
@@ -201,7 +221,7 @@ def tell(session: Session, row: SessionRow, kind: EventType) -> None:
 
 def still_open() -> ColumnElement[bool]:
     """The condition that a run has not ended."""
-    return col(RunRow.status).not_in([status for status in RunStatus if status.ended])
+    return col(RunRow.status).in_([status for status in RunStatus if not status.ended])
 
 
 def _has_status(status: SessionStatus) -> ColumnElement[bool]:

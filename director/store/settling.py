@@ -8,7 +8,7 @@ from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.times import utc_now
-from director.store import standing, tickets
+from director.store import hosts, standing, tickets
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -31,7 +31,7 @@ def settle(session: Session, end: SettleInput) -> list[str]:
     run = session.get_one(RunRow, end.run_id)
     if not RunStatus(run.status).ended:
         _end(session, run, end)
-    return tickets.release_run(session, run.id, places=0)
+    return tickets.release_run(session, run.id, hosts.total_places(session))
 
 
 def _end(session: Session, run: RunRow, end: SettleInput) -> None:

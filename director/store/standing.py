@@ -72,6 +72,7 @@ def _view(run: RunRow, steps: list[domain.StepView]) -> domain.RunView:
         **run.model_dump(include=set(domain.RunView.model_fields)),
         run_id=run.id,
         definition_version=run.version,
+        sandbox_losses=run.sandbox_epoch,
         pause_requested=run.pause_wanted and not RunStatus(run.status).ended,
         step=done,
         progress=_progress(run, done),

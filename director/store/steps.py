@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from sqlmodel import Session, select
+from sqlmodel import Session, col, select
 
 from director.domain.base import Json
+from director.domain.checkpoints import CheckpointStatus
 from director.domain.departments import TicketState
 from director.domain.errors import ConflictError, DeadlineError
 from director.domain.events import EventType
@@ -13,8 +14,9 @@ from director.domain.failures import StepFailure
 from director.domain.runs import Approval, RunStatus, StepOutcome, StepStatus
 from director.domain.states import advance_step
 from director.domain.times import to_millis, utc_now
-from director.store import outputs, standing, tickets
-from director.store.tables import RunRow, StepRow
+from director.store import hosts, outputs, standing, tickets
+from director.store.tables import CheckpointRow, RunRow, StepRow
+from director.store.tickets import Taken
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _admitted(
 ) -> Opened:
     """Begin the step if its department has a slot for it, else let it wait in line."""
     try:
-        taken = tickets.take(session, run, step)
+        taken = _taken(session, run, step)
     except StepFailure as failure:
         _take(session, step, key, StepStatus.RUNNING)
         _begin(session, run, began=True)
@@ -98,6 +100,22 @@ def _admitted(
     return Opened("go", None, granted)
 
 
+def _taken(session: Session, run: RunRow, step: StepRow) -> Taken:
+    """Take a slot of the step's department, and for the run's first step a place of the hosts too.
+
+    Both or none: whoever lacks one of them waits for that one and keeps none from others."""
+    slot = tickets.take(session, run, step)
+    if run.host_id is not None:
+        return slot
+    places = hosts.total_places(session)
+    if slot.state is TicketState.WAITING:
+        return slot.and_granted(tickets.leave_place(session, run.id, places))
+    place = tickets.take_place(session, run, places)
+    if place.state is TicketState.HELD:
+        return slot.and_granted(place.granted)
+    return place.and_granted([*slot.granted, *tickets.release(session, run.id, step.index)])
+
+
 def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     """Let another execution carry the run. One that was reset in Temporal performs this step and
     all behind it again: what they came to counts no more, and they need slots of their own."""
@@ -106,6 +124,26 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     if before in (None, key.temporal_run_id):
         return []
     return begin_again(session, run, key.index)
+
+
+def begin_elsewhere(session: Session, run: RunRow) -> tuple[int, list[str]]:
+    """Let a run that lost its sandbox go on behind its last checkpoint, or else from its first
+    step; gives that step's index, and the runs that got its slots."""
+    kept = [step for step in standing.steps_of(session, run.id) if _is_kept(session, step)]
+    run.workspace_from = (kept[-1].result or {})["checkpointId"] if kept else None
+    session.add(run)
+    index = kept[-1].index + 1 if kept else 0
+    granted = begin_again(session, run, index)
+    more = {"sandboxLosses": run.sandbox_epoch, "repeatFrom": index}
+    standing.tell(session, run, EventType.WORKFLOW_SANDBOX_LOST, more)
+    return index, granted
+
+
+def _is_kept(session: Session, step: StepRow) -> bool:
+    if step.type != "checkpoint" or step.status != StepStatus.COMPLETED:
+        return False
+    row = session.get(CheckpointRow, (step.result or {}).get("checkpointId"))
+    return row is not None and row.status == CheckpointStatus.READY
 
 
 def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
@@ -126,6 +164,13 @@ def _queue(session: Session, run: RunRow, step: StepRow, key: StepKey) -> None:
     _take(session, step, key, StepStatus.QUEUED)
     if newly:
         standing.tell(session, run, EventType.STEP_QUEUED)
+
+
+def decided(session: Session) -> list[str]:
+    """The runs that wait for an approval which is decided."""
+    waiting = (StepRow.status == StepStatus.WAITING, col(StepRow.approval).is_not(None))
+    statement = select(StepRow.run_id).join(RunRow, col(RunRow.id) == StepRow.run_id)
+    return list(session.exec(statement.where(*waiting, RunRow.status == RunStatus.WAITING)))
 
 
 @dataclass(frozen=True)

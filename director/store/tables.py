@@ -84,7 +84,10 @@ class RunRow(TimedRow, table=True):
     """A run. `pause_wanted` and `cancel_wanted` are intents: written first, signalled then."""
 
     __tablename__ = "runs"
-    __table_args__ = (Index("ix_runs_session_status", "session_id", "status"),)
+    __table_args__ = (
+        Index("ix_runs_session_status", "session_id", "status"),
+        Index("ix_runs_host_status", "host_id", "status"),
+    )
 
     id: str = Field(primary_key=True)
     workflow_id: str = Field(foreign_key="workflows.id", index=True)
@@ -102,16 +105,40 @@ class RunRow(TimedRow, table=True):
     image: str | None = None
     resolved_image: str | None = None
     host_id: str | None = None
+    sandbox_epoch: int = 0
+    """Raised whenever the sandbox is given up with its host: one of an older epoch is removed."""
+    memory_mib: int | None = None
+    """What is promised to its sandbox on the host that has it."""
     workspace_ready: bool = False
     workspace_from: str | None = None
     """The checkpoint whose files a sandbox starts with, where the one before it was lost."""
     temporal_run_id: str | None = None
     pause_wanted: bool = False
     cancel_wanted: bool = False
+    closed_as: str | None = None
+    """How its execution ended without settling it: the run's host is to settle it."""
     signal_count: int = 0
     progress_told: int = 0
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class HostRow(TimedRow, table=True):
+    """A machine that holds sandboxes; it lives as long as its workers renew its lease."""
+
+    __tablename__ = "hosts"
+
+    id: str = Field(primary_key=True)
+    places: int
+    memory_mib: int
+    draining: bool = False
+    lease_until: datetime = Field(sa_type=UtcDateTime)
+    epoch: int = 1
+
+    @property
+    def living(self) -> bool:
+        """Whether the lease lasts."""
+        return self.lease_until > utc_now()
 
 
 class StepRow(SQLModel, table=True):

@@ -6,7 +6,7 @@ transaction that frees it; the caller signals the runs that got it after the com
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import groupby
 from typing import Any
@@ -37,6 +37,10 @@ class Taken:
     state: TicketState
     department_id: str | None = None
     granted: list[str] = field(default_factory=list)
+
+    def and_granted(self, more: list[str]) -> "Taken":
+        """The same, with further runs that got something."""
+        return replace(self, granted=[*self.granted, *more])
 
 
 def take(session: Session, run: RunRow, step: StepRow) -> Taken:
@@ -95,6 +99,14 @@ def release_run(session: Session, run_id: str, places: int) -> list[str]:
     if PLACES in pools:
         granted += lines.grant(session, PLACES, places)
     return _runs(granted)
+
+
+def leave_place(session: Session, run_id: str, places: int) -> list[str]:
+    """Give back the place of a run that has no sandbox, or its place in the line; gives the runs
+    that get one of the `places` now."""
+    if not _remove(session, run_id, TicketRow.pool == PLACES):
+        return []
+    return _runs(lines.grant(session, PLACES, places))
 
 
 def put_back(session: Session, run_id: str) -> list[str]:

@@ -41,10 +41,12 @@ CLOSED = [each for each in OPERATIONS if each[2]["operationId"] not in OPEN]
 CHANGING = [
     each
     for each in CLOSED
-    if each[0] != "GET" and not each[2]["operationId"].startswith(("auth.", "users."))
+    if each[0] != "GET" and not each[2]["operationId"].startswith(("auth.", "users.", "hosts."))
 ]
 OF_AN_OBJECT = [
-    each for each in CLOSED if "{" in each[1] and not each[2]["operationId"].startswith("users.")
+    each
+    for each in CLOSED
+    if "{" in each[1] and not each[2]["operationId"].startswith(("users.", "hosts."))
 ]
 
 

@@ -75,8 +75,8 @@ def runtime(
     aliases = {"node:22-alpine": image, "nowhere:1": "neither:here"}
     runtime = DockerRuntime(engine, home, installation, aliases, term_grace_ms=500)
     yield runtime
-    for sandbox_id, _ in runtime.sandboxes():
-        runtime.remove(sandbox_id)
+    for sandbox in runtime.sandboxes():
+        runtime.remove(sandbox.id)
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,8 @@ def test_a_long_command_can_be_ended(sandboxed, end):
 def test_create_adopts_and_remove_is_idempotent(sandboxed, tmp_path):
     runtime = sandboxed()
     assert not runtime.create(SPEC).created
-    assert runtime.sandboxes() == [("sbx_1", "run_1")]
+    (found,) = runtime.sandboxes()
+    assert (found.id, found.owner, found.epoch) == ("sbx_1", "run_1", 0)
     runtime.remove("sbx_1")
     runtime.remove("sbx_1")
     assert (runtime.sandboxes(), list(tmp_path.iterdir())) == ([], [])

@@ -7,11 +7,12 @@ from sqlmodel import Session
 
 from director.domain.errors import ConflictError
 from director.domain.events import EventType
+from director.domain.hosts import Capacity
 from director.domain.runs import Approval, RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
-from director.store import outputs, runs, sessions, standing, steps, workflows
+from director.store import hosts, outputs, runs, sessions, standing, steps, workflows
 from director.store.engine import Store
 from director.store.steps import StaleAttemptError, StepKey
 from director.store.tables import OutputRow, RunRow, StepRow
@@ -31,6 +32,7 @@ def store(tmp_path: Path):
 @pytest.fixture
 def run_id(store: Store) -> str:
     with store.write() as session:
+        hosts.register(session, HOST, Capacity())
         parent = sessions.create(session, SOMEBODY, SessionCreate(type="a", name="s"))
         body = {"sessionId": parent.id, "name": "w", "steps": [{"type": "execute", "command": "x"}]}
         workflow = workflows.create(session, SOMEBODY, WorkflowCreate.model_validate(body))

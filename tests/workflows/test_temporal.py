@@ -218,7 +218,7 @@ async def test_terminated_runs_leave_no_sandbox_and_run_nothing_again(stack: Sta
         await stack.ended(workflow["id"])
 
     def left() -> set[str]:
-        return names_of & {id for id, _ in stack.runtime.sandboxes()}
+        return names_of & {sandbox.id for sandbox in stack.runtime.sandboxes()}
 
     for _ in range(100):
         if not left():
