@@ -38,8 +38,9 @@ from director.machine.image import aliases, ensure_image
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.engine import Store
+from director.store.engine import SchemaError, Store
 from director.temporal.client import connect, prepare_namespace
+from director.temporal.launch import TASK_TIMEOUT
 from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
@@ -142,6 +143,7 @@ class WorkerHost:
                 id=names.RECONCILE_ID,
                 task_queue=names.WORKFLOW_QUEUE,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                task_timeout=TASK_TIMEOUT,
                 static_summary="keeps rows and executions together",
             )
         except RPCError as error:
@@ -214,7 +216,7 @@ def main() -> None:
         set_up_logs(settings.log_format)
         asyncio.run(serve(settings))
         code = 0
-    except SettingsError as error:
+    except (SettingsError, SchemaError) as error:
         sys.stderr.write(f"director: {error}\n")
         code = 2
     except Exception:

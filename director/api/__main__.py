@@ -7,14 +7,18 @@ import uvicorn
 from director.api.app import create_app
 from director.logs import set_up_logs
 from director.settings import SettingsError, private_home, read_settings
+from director.store.engine import SchemaError, Store
 
 
 def main() -> None:
-    """Read the settings, close the home to others, and serve until a signal comes."""
+    """Read the settings, see that home and database fit, and serve until a signal comes."""
     try:
         settings = read_settings()
         private_home(settings.home)
-    except SettingsError as error:
+        store = Store(settings.database_url)
+        store.create_tables()
+        store.close()
+    except (SettingsError, SchemaError) as error:
         sys.exit(f"director: {error}")
     set_up_logs(settings.log_format)
     uvicorn.run(

@@ -7,11 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, inspect
 from sqlmodel import Session, SQLModel, create_engine
 
 T = TypeVar("T")
 _READ = "director_read"
+
+
+class SchemaError(Exception):
+    """The database was made by another version, and there are no migrations yet."""
+
+    def __init__(self, database: str, missing: list[str]) -> None:
+        super().__init__(
+            f"{database} was made by another version of Director: it lacks {', '.join(missing[:5])}"
+            ". This version cannot take it over: move it away, or go on with the version that made"
+            " it. Nothing was changed in it"
+        )
 
 
 class Store:
@@ -29,8 +40,10 @@ class Store:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     def create_tables(self) -> None:
-        """Make the tables that are missing."""
+        """Make the tables that are missing. Raises SchemaError for such as another version made."""
         with self._writing, self.engine.begin() as connection:
+            if missing := _missing_columns(connection):
+                raise SchemaError(self.engine.url.database or "", missing)
             SQLModel.metadata.create_all(connection)
 
     @contextmanager
@@ -66,6 +79,17 @@ class Store:
         """End the executor and the connections."""
         self._executor.shutdown()
         self.engine.dispose()
+
+
+def _missing_columns(connection: Connection) -> list[str]:
+    found = inspect(connection).get_multi_columns()
+    there = {name: {column["name"] for column in columns} for (_, name), columns in found.items()}
+    return [
+        f"{table.name}.{column.name}"
+        for table in SQLModel.metadata.sorted_tables
+        for column in table.columns
+        if column.name not in there.get(table.name, {column.name})
+    ]
 
 
 def _engine(url: str) -> Engine:

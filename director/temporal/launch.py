@@ -16,8 +16,8 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from director.domain import names
 from director.domain.runs import RunInput, RunStatus
 
-_TASK_TIMEOUT = timedelta(seconds=4)
-"""How long a run stands still when its worker dies in the middle of a workflow task, which lasts
+TASK_TIMEOUT = timedelta(seconds=4)
+"""How long a workflow stands still when its worker dies in the middle of a workflow task, which lasts
 milliseconds; Temporal's default is 10 s."""
 
 
@@ -41,7 +41,7 @@ async def start_run(
             f" in session `{run.session_id}`",
             memo={"requestId": request_id} if request_id else None,
             priority=Priority(priority_key=run.priority, fairness_key=run.owner_id),
-            task_timeout=_TASK_TIMEOUT,
+            task_timeout=TASK_TIMEOUT,
             rpc_timeout=timedelta(seconds=timeout),
         )
     except WorkflowAlreadyStartedError:

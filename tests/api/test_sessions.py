@@ -10,6 +10,8 @@ import httpx
 import pytest
 from support.stack import Data, Stack
 
+from director.store.tables import SessionRow
+
 Refusal = Callable[[httpx.Response, int, str], Data]
 
 
@@ -336,3 +338,23 @@ async def test_a_page_that_cannot_be_is_a_400_that_names_the_parameter(
 async def test_an_id_that_cannot_be_ours_is_a_404(stack: Stack, refused: Refusal, id: str) -> None:
     refused(await stack.http.get(f"/sessions/{id}"), 404, "NOT_FOUND")
     assert await stack.call("GET", f"/departments?sessionId={id}") == []
+
+
+async def test_that_a_session_expired_is_written_and_told_although_nobody_reads(
+    stack: Stack,
+) -> None:
+    async with stack.listening() as socket:
+        session = await stack.session(config={"timeout": 200})
+        told = []
+        async with asyncio.timeout(20):
+            while "session.expired" not in told:
+                frame = json.loads(await socket.recv())
+                if frame["data"].get("sessionId") == session["id"]:
+                    told.append(frame["event"])
+
+    with stack.store.read() as database:
+        assert database.get_one(SessionRow, session["id"]).status == "expired"
+    refused = await stack.http.post(
+        "/departments", json={"sessionId": session["id"], "name": "d", "domain": "d"}
+    )
+    assert refused.status_code == 409
