@@ -17,8 +17,8 @@ from director.domain import names
 from director.domain.runs import RunInput, RunStatus
 
 TASK_TIMEOUT = timedelta(seconds=4)
-"""How long a workflow stands still when its worker dies in the middle of a workflow task, which lasts
-milliseconds; Temporal's default is 10 s."""
+"""How long a workflow stands still when its worker dies in the middle of a workflow task, which
+lasts milliseconds; Temporal's default is 10 s."""
 
 
 async def start_run(
