@@ -1,8 +1,10 @@
 """The two files that every sandbox of a host is given: busybox and the supervisor's script."""
 
+import os
 import shutil
 import stat
 import struct
+import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -51,7 +53,9 @@ def is_static(program: Path) -> bool:
 def _put(path: Path, content: bytes, mode: int) -> None:
     if path.exists() and path.read_bytes() == content and stat.S_IMODE(path.stat().st_mode) == mode:
         return
-    staged = path.with_name(f".{path.name}")
-    staged.write_bytes(content)
-    staged.chmod(mode)
-    staged.replace(path)
+    # Under a name of its own: several workers of one home may start at once.
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "wb") as staged:
+        staged.write(content)
+        os.fchmod(descriptor, mode)
+    Path(name).replace(path)

@@ -1,0 +1,267 @@
+"""Judges observations: each figure that must be zero has a rule of its own here."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import zip_longest
+
+from chaos.ledger import lines
+from chaos.observations import ENDED, Command, Frame, Line, Observations, Order, Run
+
+_CLOCK = 0.005
+"""The API tells times in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A count of what must not be, with a line for each case."""
+
+    name: str
+    cases: list[str] = field(default_factory=list)
+
+    @property
+    def value(self) -> int:
+        """How many cases there are."""
+        return len(self.cases)
+
+
+def check(seen: Observations, *, doubles: bool = True) -> list[Figure]:
+    """Every figure that must be zero. `doubles`: a client that asks again must not get a second
+    run or workflow, which needs idempotency keys."""
+    evidence = _Evidence(seen)
+    rules: dict[str, Callable[[_Evidence], Iterator[str]]] = {
+        "runs lost": _lost,
+        "runs with another end than ordered": _other_ends,
+        "runs started twice": _doubled,
+        "commands run twice": _twice,
+        "commands missing or not ended": _missing,
+        "outputs that differ from what was written": _outputs,
+        "lines lost from files": _lost_lines,
+        "signs of life after a run's end": _after_end,
+        "steps begun while paused": _while_paused,
+        "events missing": _missing_events,
+        "events doubled or out of order": _doubled_events,
+        "slots exceeded": _exceeded,
+        "slots lost": _lost_slots,
+        "faults answered": lambda evidence: iter(evidence.seen.faults),
+        "containers left": lambda evidence: iter(evidence.seen.remains.containers),
+        "processes left": lambda evidence: iter(evidence.seen.remains.processes),
+        "mounts left": lambda evidence: iter(evidence.seen.remains.mounts),
+        "sandbox folders left": lambda evidence: iter(evidence.seen.remains.folders),
+    }
+    if not doubles:
+        del rules["runs started twice"]
+    return [Figure(name, list(rule(evidence))) for name, rule in rules.items()]
+
+
+def _at(line: Line) -> float:
+    return line.at
+
+
+class _Evidence:
+    """Observations, arranged as the rules need them."""
+
+    def __init__(self, seen: Observations) -> None:
+        self.seen = seen
+        self.orders = {order.name: order for order in seen.orders}
+        self.runs: dict[str, list[Run]] = defaultdict(list)
+        for run in seen.runs:
+            self.runs[run.name].append(run)
+        self.lines = {
+            run_id: sorted({line for text in texts for line in lines(text)}, key=_at)
+            for run_id, texts in seen.ledgers.items()
+        }
+
+    def pairs(self) -> Iterator[tuple[Order, Run]]:
+        """Every run with the order that asked for it."""
+        for run in self.seen.runs:
+            if run.name in self.orders:
+                yield self.orders[run.name], run
+
+    def executions(self, run_id: str, label: str) -> list[list[Line]]:
+        """The lines of each execution of a command in a run, in the order of their begins."""
+        found: dict[str, list[Line]] = defaultdict(list)
+        for line in self.lines.get(run_id, []):
+            if line.label == label:
+                found[line.nonce].append(line)
+        return list(found.values())
+
+    def commands(self) -> Iterator[tuple[Order, Run, Command, list[list[Line]]]]:
+        """Every command of every run with its executions."""
+        for order, run in self.pairs():
+            for command in order.commands:
+                yield order, run, command, self.executions(run.id, command.label)
+
+
+def _what(order: Order, run: Run) -> str:
+    return f"{order.name} ({order.kind}, {run.id}, {run.status})"
+
+
+def _known(order: Order, run: Run) -> bool:
+    """Whether the client was told of this run; another one it could not steer."""
+    return order.run_id == run.id
+
+
+def _lost(evidence: _Evidence) -> Iterator[str]:
+    for order in evidence.seen.orders:
+        if order.run_id is None:
+            yield f"{order.name} ({order.kind}): its start was never answered"
+        elif not any(_known(order, run) for run in evidence.runs[order.name]):
+            yield f"{order.name} ({order.kind}): {order.run_id} is not listed"
+    for order, run in evidence.pairs():
+        if run.status not in ENDED:
+            yield f"{_what(order, run)} has no end"
+
+
+def _other_ends(evidence: _Evidence) -> Iterator[str]:
+    for order, run in evidence.pairs():
+        if _known(order, run) and run.status in ENDED and run.status not in order.ends:
+            yield f"{_what(order, run)}, ordered: {', '.join(sorted(order.ends))}"
+
+
+def _doubled(evidence: _Evidence) -> Iterator[str]:
+    for name, runs in evidence.runs.items():
+        for run in runs[1:]:
+            yield f"{name} ({evidence.orders[name].kind}): {run.id} beside {runs[0].id}"
+
+
+def _twice(evidence: _Evidence) -> Iterator[str]:
+    for order, run, command, executions in evidence.commands():
+        begun = [lines for lines in executions if lines[0].verb == "begin"]
+        for execution in begun[command.most :]:
+            yield f"{_what(order, run)}: {execution[0]} after {begun[0][0]}"
+
+
+def _missing(evidence: _Evidence) -> Iterator[str]:
+    for order, run, command, executions in evidence.commands():
+        if not _known(order, run) or run.status not in ENDED:
+            continue
+        if len(executions) < command.least:
+            wanted = f"{command.label} ran {len(executions)} times of {command.least}"
+            yield f"{_what(order, run)}: {wanted}"
+        for execution in executions:
+            verbs = Counter(line.verb for line in execution)
+            whole = (verbs["begin"], verbs["end"]) == (1, 1)
+            if not (whole if command.ends else verbs["begin"] == 1):
+                yield f"{_what(order, run)}: {command.label} has {dict(verbs)}"
+
+
+def _outputs(evidence: _Evidence) -> Iterator[str]:
+    for order, run, command, executions in evidence.commands():
+        if not _known(order, run) or run.status not in ENDED:
+            continue
+        said = [text for (step, _), text in sorted(run.outputs.items()) if step == command.step]
+        what = f"{_what(order, run)}: {command.label}"
+        if command.ends and len(said) != len(executions):
+            yield f"{what}: {len(said)} outputs of {len(executions)} executions"
+        for attempt, (text, written) in enumerate(zip(said, executions, strict=False), 1):
+            if differing := _difference(lines(text), written, whole=command.ends):
+                yield f"{what}, attempt {attempt}: {differing}"
+
+
+def _difference(told: list[Line], written: list[Line], *, whole: bool) -> str | None:
+    """Where an output and the ledger part. One that was ended from outside may lack its last
+    lines in one of them, and a shell may have said by what it was ended."""
+    if not whole:
+        told = [line for line in told if line.verb != "?"]
+        shorter = min(len(told), len(written))
+        told, written = told[:shorter], written[:shorter]
+    for number, (one, other) in enumerate(zip_longest(told, written), 1):
+        if one != other:
+            return f"line {number} is {one} and was written as {other}"
+    return None
+
+
+def _lost_lines(evidence: _Evidence) -> Iterator[str]:
+    """What a command wrote must not be in a file that was replaced, and not in the present."""
+    for run_id, texts in evidence.seen.ledgers.items():
+        last = set(lines(texts[-1])) if texts else set()
+        for text in texts[:-1]:
+            for line in set(lines(text)) - last:
+                yield f"{run_id}: {line}"
+    for run_id, found in evidence.lines.items():
+        yield from (f"{run_id}: torn: {line.label}" for line in found if line.verb == "?")
+
+
+def _after_end(evidence: _Evidence) -> Iterator[str]:
+    for order, run in evidence.pairs():
+        for line in evidence.lines.get(run.id, []):
+            if run.completed_at is not None and line.at > run.completed_at + _CLOCK:
+                yield f"{_what(order, run)}: {line}, {line.at - run.completed_at:.3f} s late"
+
+
+def _while_paused(evidence: _Evidence) -> Iterator[str]:
+    for order, run in evidence.pairs():
+        for start, end in order.held:
+            for line in evidence.lines.get(run.id, []):
+                if line.verb == "begin" and start < line.at < end:
+                    yield f"{_what(order, run)}: {line}"
+
+
+def _missing_events(evidence: _Evidence) -> Iterator[str]:
+    """Each subject has `seq` 1..n, the same n for every listener, and each run its last event."""
+    longest: Counter[str] = Counter()
+    for frames in evidence.seen.heard:
+        for frame in frames:
+            longest[frame.subject] = max(longest[frame.subject], frame.seq)
+    for listener, frames in enumerate(evidence.seen.heard, 1):
+        got: dict[str, dict[int, Frame]] = defaultdict(dict)
+        for frame in frames:
+            got[frame.subject][frame.seq] = frame
+        for subject, last in longest.items():
+            for seq in sorted(set(range(1, last + 1)) - got[subject].keys()):
+                yield f"listener {listener}: {subject} has no event {seq} of {last}"
+        for _, run in evidence.pairs():
+            final = max(got[run.id].values(), key=lambda frame: frame.seq, default=None)
+            if run.status in ENDED and (final is None or final.status != run.status):
+                yield f"listener {listener}: {run.id} has not heard of its end: {final}"
+
+
+def _doubled_events(evidence: _Evidence) -> Iterator[str]:
+    for listener, frames in enumerate(evidence.seen.heard, 1):
+        last, told = 0, set()
+        for frame in frames:
+            if frame.id <= last:
+                yield f"listener {listener}: cursor {frame.id} after {last}"
+            if (frame.subject, frame.seq) in told:
+                yield f"listener {listener}: {frame.subject} has event {frame.seq} twice"
+            told.add((frame.subject, frame.seq))
+            last = max(last, frame.id)
+
+
+def _exceeded(evidence: _Evidence) -> Iterator[str]:
+    for department, spans in spans_of(evidence.seen).items():
+        limit, moments = evidence.seen.limits[department], []
+        for begin, end, label in spans:
+            moments += [(begin, 1, label), (end, -1, label)]
+        at_once: set[str] = set()
+        # ends first: a slot may be taken in the moment in which it is freed
+        for at, way, label in sorted(moments, key=lambda moment: moment[:2]):
+            at_once ^= {label}
+            if way == 1 and len(at_once) > limit:
+                yield f"{department} (limit {limit}) at {at:.3f}: {', '.join(sorted(at_once))}"
+    for width in evidence.seen.widths:
+        if width.reached > width.limit:
+            yield f"{width.department}: {width.reached} at once in the calm, limit {width.limit}"
+
+
+def spans_of(seen: Observations) -> dict[str, list[tuple[float, float, str]]]:
+    """By department: from when to when its steps were at work, as they say themselves.
+
+    An execution that was ended from outside counts until its last sign of life."""
+    evidence, found = _Evidence(seen), defaultdict(list)
+    for order, _, command, executions in evidence.commands():
+        if order.department is None:
+            continue
+        for execution in executions:
+            span = (execution[0].at, execution[-1].at, f"{command.label}/{execution[0].nonce[:8]}")
+            found[order.department].append(span)
+    return dict(found)
+
+
+def _lost_slots(evidence: _Evidence) -> Iterator[str]:
+    for width in evidence.seen.widths:
+        if width.reached < width.limit:
+            yield f"{width.department}: only {width.reached} of {width.limit} at once in the calm"
+        if width.active or width.queued:
+            yield f"{width.department}: {width.active} active, {width.queued} queued at the end"

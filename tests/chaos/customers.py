@@ -1,0 +1,131 @@
+"""Clients that order runs, steer them, and wait for their ends."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from chaos.client import Api, RefusedError
+from chaos.ledger import Witness
+from chaos.load import Plan
+from chaos.observations import ENDED, Order
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+_LOOK = 0.7
+_PAUSED_SECONDS = (0.5, 4.0)
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Customers:
+    """Everybody who orders something; they share one API client and one session."""
+
+    api: Api
+    witness: Witness
+    temporal_address: str
+    namespace: str
+    session_id: str
+    departments: dict[str, str]
+    """Ids by name."""
+    seed: int
+
+    async def serve(self, plan: Plan, begun: float) -> None:
+        """Come at the planned time, order, act, and stay until the end of the run."""
+        await asyncio.sleep(max(0.0, begun + plan.at - time.monotonic()))
+        workflow_id = await self.order(plan.order, plan.body)
+        await self._act(plan, workflow_id)
+        await self.ended(workflow_id, plan.order)
+
+    async def order(self, order: Order, body: Json) -> str:
+        """Make the workflow and start a run of it; gives the workflow's id."""
+        body = {"sessionId": self.session_id, **body}
+        if order.department is not None:
+            body["departmentId"] = self.departments[order.department]
+        workflow_id = str((await self.api.call("POST", "/workflows", body))["id"])
+        order.asked_at = time.time()
+        order.run_id = await self._start(workflow_id)
+        return workflow_id
+
+    async def _start(self, workflow_id: str) -> str:
+        try:
+            run = await self.api.call("POST", f"/workflows/{workflow_id}/start", {})
+        except RefusedError as refused:
+            if "runId" not in refused.details:
+                raise
+            return str(refused.details["runId"])  # an answer that never came had begun it
+        return str(run["runId"])
+
+    async def status(self, workflow_id: str, order: Order) -> Json:
+        """Where the run stands that the client was told of."""
+        path = f"/workflows/{workflow_id}/runs/{order.run_id}"
+        return dict(await self.api.call("GET", path))
+
+    async def ended(self, workflow_id: str, order: Order) -> None:
+        """Wait for the end of the run that the client was told of."""
+        while (await self.status(workflow_id, order))["status"] not in ENDED:
+            await asyncio.sleep(_LOOK)
+
+    async def _act(self, plan: Plan, workflow_id: str) -> None:
+        if plan.act == "watch":
+            return
+        if not await self._has_begun(plan, workflow_id):
+            return
+        await asyncio.sleep(plan.after)
+        match plan.act:
+            case "cancel":
+                await self._steer("cancel", workflow_id)
+            case "pause":
+                await self._pause(plan, workflow_id)
+            case "terminate" | "cancel in Temporal":
+                await self._press(plan, str(plan.order.run_id))
+
+    async def _has_begun(self, plan: Plan, workflow_id: str) -> bool:
+        """Wait for the first sign of life; False where the run has ended without one."""
+        label = plan.order.commands[0].label
+        while not self.witness.begun(label):
+            if (await self.status(workflow_id, plan.order))["status"] in ENDED:
+                return False
+            await asyncio.sleep(_LOOK)
+        return True
+
+    async def _steer(self, verb: str, workflow_id: str) -> bool:
+        """False where the run has ended before."""
+        try:
+            await self.api.call("POST", f"/workflows/{workflow_id}/{verb}")
+        except RefusedError as refused:
+            if refused.status != 409:
+                raise
+            return False
+        return True
+
+    async def _pause(self, plan: Plan, workflow_id: str) -> None:
+        if not await self._steer("pause", workflow_id):
+            return
+        while (run := await self.status(workflow_id, plan.order))["status"] != "paused":
+            if run["status"] in ENDED:
+                return  # it came in the last step
+            await asyncio.sleep(_LOOK)
+        seen = time.time()
+        await asyncio.sleep(Random(f"{self.seed}: {plan.order.name}").uniform(*_PAUSED_SECONDS))
+        plan.order.held.append((seen, time.time()))
+        await self._steer("resume", workflow_id)
+
+    async def _press(self, plan: Plan, run_id: str) -> None:
+        """What the buttons of the Temporal UI do."""
+        while True:
+            try:
+                client = await Client.connect(self.temporal_address, namespace=self.namespace)
+                handle = client.get_workflow_handle(run_id)
+                if plan.act == "terminate":
+                    await handle.terminate("pressed in the UI")
+                else:
+                    await handle.cancel()
+            except (RPCError, RuntimeError) as error:
+                if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
+                    return  # it has ended
+                await asyncio.sleep(_LOOK)
+            else:
+                return

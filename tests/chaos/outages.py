@@ -1,0 +1,170 @@
+"""Which part of Director is hit when, how, and how long it stays down: drawn, then done."""
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from random import Random
+from typing import Literal, NamedTuple
+
+from director.cli.stack import Stack
+
+Blow = Literal["kill", "term", "stop"]
+
+ALL = "all"
+_LEAST_UP = 0.5
+"""Seconds that a part is up at least between two blows."""
+_TERM_SECONDS = 45.0
+
+
+class Outage(NamedTuple):
+    """One blow: `stop` freezes a part and thaws it after `down` seconds, or kills it frozen."""
+
+    at: float
+    part: str
+    blow: Blow
+    down: float
+    thawed: bool = True
+
+
+class Habits(NamedTuple):
+    """How often a part is hit, and with what."""
+
+    up: tuple[float, float]
+    down: tuple[float, float]
+    frozen: tuple[float, float]
+    blows: dict[Blow, int]
+
+
+WORKER = Habits((4.0, 22.0), (0.1, 5.0), (5.0, 9.0), {"kill": 65, "term": 15, "stop": 20})
+"""Frozen longer than the heartbeat time-out: a second worker takes over, then there are two."""
+API = Habits((5.0, 25.0), (0.1, 3.0), (1.0, 4.0), {"kill": 75, "term": 15, "stop": 10})
+TEMPORAL = Habits((10.0, 35.0), (0.1, 4.0), (1.0, 5.0), {"kill": 75, "term": 15, "stop": 10})
+TOGETHER = Habits((25.0, 70.0), (0.1, 3.0), (0.0, 0.0), {"kill": 100})
+
+
+def habits_of(part: str) -> Habits:
+    """How a part is treated."""
+    named = {"api": API, "temporal": TEMPORAL, ALL: TOGETHER}
+    return named.get(part, WORKER)
+
+
+def drawn(seed: int, seconds: float, parts: list[str]) -> list[Outage]:
+    """All outages of a chaos; each part has a time line of its own, so that they overlap."""
+    found = [outage for part in parts for outage in _line(seed, seconds, part)]
+    return sorted(found)
+
+
+def _line(seed: int, seconds: float, part: str) -> list[Outage]:
+    random, habits = Random(f"{seed}: {part}"), habits_of(part)
+    at, found = random.uniform(1.0, habits.up[1]), []
+    while at < seconds:
+        (blow,) = random.choices(list(habits.blows), list(habits.blows.values()))
+        down = random.uniform(*(habits.frozen if blow == "stop" else habits.down))
+        found.append(Outage(round(at, 2), part, blow, round(down, 2), random.random() < 0.75))
+        at += down + random.uniform(*habits.up)
+    return found
+
+
+@dataclass
+class Killer:
+    """Does what was drawn to the parts of a stack, and begins again what has ended."""
+
+    stack: Stack
+    outages: list[Outage]
+    blows: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    """Parts that ended without a blow of ours."""
+    deaf: list[str] = field(default_factory=list)
+    """Parts that did not end on SIGTERM."""
+    last_at: float = 0.0
+    """When the last blow was over, in seconds since the epoch."""
+    _down: set[str] = field(default_factory=set)
+    _frozen: set[str] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Do all outages at their times."""
+        begun = time.monotonic()
+        lines: dict[str, list[Outage]] = {}
+        for outage in self.outages:
+            lines.setdefault(outage.part, []).append(outage)
+        async with asyncio.TaskGroup() as tasks:
+            for line in lines.values():
+                tasks.create_task(self._follow(line, begun))
+
+    async def nurse(self) -> None:
+        """Begin again what ends without a blow of ours, as `director up` does; for ever."""
+        while True:
+            for part in self.stack.ended():
+                if part not in self._down:
+                    self.deaths[part] += 1
+                    self.stack.begin(part)
+            await asyncio.sleep(0.5)
+
+    def heal(self) -> None:
+        """Thaw and begin whatever is not at work, after `run` has ended or was cancelled."""
+        for part in self._frozen:
+            os.kill(self.stack.pid(part), signal.SIGCONT)
+        for part in self.stack.ended():
+            self.stack.begin(part)
+        self._down.clear()
+        self._frozen.clear()
+        self.last_at = time.time()
+
+    async def _follow(self, line: list[Outage], begun: float) -> None:
+        for outage in line:
+            wait = outage.at - (time.monotonic() - begun)
+            await asyncio.sleep(max(wait, _LEAST_UP))
+            if outage.part == ALL:
+                await self._hit_all(outage)
+            elif outage.part not in self._down:
+                await self._hit(outage)
+            self.last_at = time.time()
+
+    async def _hit_all(self, outage: Outage) -> None:
+        parts = [part for part in self._parts() if part not in self._down]
+        async with asyncio.TaskGroup() as tasks:
+            for part in parts:
+                tasks.create_task(self._hit(outage._replace(part=part)))
+
+    def _parts(self) -> list[str]:
+        return ["temporal", "api", *self.stack.workers]
+
+    async def _hit(self, outage: Outage) -> None:
+        part = outage.part
+        if part in self.stack.ended():
+            return  # the nurse has not seen it yet
+        self._down.add(part)
+        self.blows[f"{part}: {outage.blow}"] += 1
+        if outage.blow == "stop":
+            await self._freeze(outage)
+        else:
+            await self._end(part, signal.SIGKILL if outage.blow == "kill" else signal.SIGTERM)
+            await asyncio.sleep(outage.down)
+            self.stack.begin(part)
+        self._down.discard(part)
+
+    async def _freeze(self, outage: Outage) -> None:
+        part = outage.part
+        os.kill(self.stack.pid(part), signal.SIGSTOP)
+        self._frozen.add(part)
+        await asyncio.sleep(outage.down)
+        if not outage.thawed:
+            await self._end(part, signal.SIGKILL)
+        else:
+            os.kill(self.stack.pid(part), signal.SIGCONT)
+        self._frozen.discard(part)
+        if not outage.thawed:
+            self.stack.begin(part)
+
+    async def _end(self, part: str, number: signal.Signals) -> None:
+        os.kill(self.stack.pid(part), number)
+        deadline = time.monotonic() + _TERM_SECONDS
+        while part not in self.stack.ended():
+            if time.monotonic() > deadline:
+                self.deaf.append(f"{part} has not ended {_TERM_SECONDS:g} s after {number.name}")
+                os.kill(self.stack.pid(part), signal.SIGKILL)
+                deadline += _TERM_SECONDS
+            await asyncio.sleep(0.02)
