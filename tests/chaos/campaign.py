@@ -17,7 +17,7 @@ from chaos.ledger import FILES, Witness, mark
 from chaos.listeners import Listener
 from chaos.load import Plan
 from chaos.observations import Command, Observations, Order, Remains, Run, Width
-from chaos.outages import Killer, Outage
+from chaos.outages import Events, Killer, Outage
 from chaos.remains import MARK, remains
 
 from director.cli.stack import Ports, Stack
@@ -64,6 +64,7 @@ class Scene:
     customers: Customers
     listeners: list[Listener]
     limits: dict[str, int]
+    events: Events
 
 
 def run_chaos(
@@ -115,7 +116,8 @@ async def _scene(stack: Stack, seed: int, limits: dict[str, int]) -> AsyncIterat
     api = Api(stack.api, stack.home / "admin-password")
     await api.login()
     listeners = [Listener(api, stack.api, f"{seed}: listener {n}") for n in range(LISTENERS)]
-    witness = Witness(stack.home)
+    events = Events()
+    witness = Witness(stack.home, events.happened)
     async with _in_background(witness.watch(), *(each.listen() for each in listeners)):
         session = await api.call("POST", "/sessions", {"type": "director", "name": "Chaos"})
         departments = {
@@ -124,9 +126,16 @@ async def _scene(stack: Stack, seed: int, limits: dict[str, int]) -> AsyncIterat
         }
         temporal = f"127.0.0.1:{stack.ports.temporal}"
         customers = Customers(
-            api, witness, temporal, stack.namespace, session["id"], departments, seed
+            api,
+            witness,
+            temporal,
+            stack.namespace,
+            session["id"],
+            departments,
+            seed,
+            events.happened,
         )
-        yield Scene(stack, api, witness, customers, listeners, limits)
+        yield Scene(stack, api, witness, customers, listeners, limits, events)
     await api.close()
 
 
@@ -150,7 +159,7 @@ async def _in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None
 
 async def _storm(scene: Scene, record: Record, plans: Sequence[Plan], blows: list[Outage]) -> None:
     """Serve all customers while the killer is at work, then until they are content."""
-    killer, begun = Killer(scene.stack, blows), time.monotonic()
+    killer, begun = Killer(scene.stack, blows, scene.events), time.monotonic()
     record.seen.orders = [plan.order for plan in plans]
     served = [asyncio.create_task(scene.customers.serve(plan, begun)) for plan in plans]
     async with _in_background(killer.nurse()):

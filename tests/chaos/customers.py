@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -31,6 +32,8 @@ class Customers:
     departments: dict[str, str]
     """Ids by name."""
     seed: int
+    asked: Callable[[], None] = lambda: None
+    """Called when something was asked for and not answered yet."""
 
     async def serve(self, plan: Plan, begun: float) -> None:
         """Come at the planned time, order, act, and stay until the end of the run."""
@@ -46,6 +49,7 @@ class Customers:
             body["departmentId"] = self.departments[order.department]
         workflow_id = str((await self.api.call("POST", "/workflows", body))["id"])
         order.asked_at = time.time()
+        self.asked()
         order.run_id = await self._start(workflow_id)
         return workflow_id
 
@@ -93,6 +97,7 @@ class Customers:
 
     async def _steer(self, verb: str, workflow_id: str) -> bool:
         """False where the run has ended before."""
+        self.asked()
         try:
             await self.api.call("POST", f"/workflows/{workflow_id}/{verb}")
         except RefusedError as refused:

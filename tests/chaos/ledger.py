@@ -6,6 +6,7 @@ the file was removed, and what was written to a file that another has replaced."
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from chaos.observations import Line
@@ -30,7 +31,8 @@ say end
 FILES = {LEDGER: HEAD, "mark.sh": SCRIPT}
 """What lies in the workspace of a run before its first step."""
 
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.02
+_LINE = 200
 _WATCHED_SECONDS = 3.0
 """How long a file is watched after it was removed: nothing may write to it any more."""
 
@@ -58,6 +60,16 @@ class _File:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         self.gone_at: float | None = None
         self.text = ""
+        self._size = 0
+
+    def ends(self) -> bool:
+        """Whether the file has grown since the last look, and ends with a command's end."""
+        size = os.fstat(self.descriptor).st_size
+        if size == self._size:
+            return False
+        self._size = size
+        last = os.pread(self.descriptor, _LINE, max(0, size - _LINE)).rstrip().rpartition(b"\n")
+        return last[2].startswith(b"end ")
 
     def close(self) -> None:
         """Read all of it and let it go."""
@@ -69,8 +81,10 @@ class _File:
 class Witness:
     """Sees every ledger that appears below the sandboxes of a home."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, ended: Callable[[], None] = lambda: None) -> None:
         self._root = home / "sandboxes"
+        self._ended = ended
+        """Called when a command has said that it ends."""
         self._open: dict[tuple[str, int], _File] = {}
         self._closed: list[_File] = []
 
@@ -92,6 +106,8 @@ class Witness:
         for key, path in present.items():
             if key not in self._open:
                 self._take(key, path)
+        if any(file.ends() for file in self._open.values()):
+            self._ended()
         self._let_go(present)
 
     def begun(self, label: str) -> int:

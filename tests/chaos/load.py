@@ -75,7 +75,7 @@ def _plain(draft: _Draft) -> _Drawn:
 
 
 def _long(draft: _Draft) -> _Drawn:
-    draft.marked(draft.random.randint(15, 40))
+    draft.marked(draft.random.randint(15, 25))
     draft.marked(1)
     return _COMPLETED, "watch"
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal, NamedTuple
@@ -17,16 +18,22 @@ ALL = "all"
 _LEAST_UP = 0.5
 """Seconds that a part is up at least between two blows."""
 _TERM_SECONDS = 45.0
+_AMBUSHES, _AMBUSH_SECONDS = 0.6, 0.12
+_LURK_SECONDS = 3.0
 
 
 class Outage(NamedTuple):
-    """One blow: `stop` freezes a part and thaws it after `down` seconds, or kills it frozen."""
+    """One blow to one part."""
 
     at: float
     part: str
     blow: Blow
+    """`stop` freezes the part, and thaws it or kills it frozen after `down` seconds."""
     down: float
     thawed: bool = True
+    ambush: float | None = None
+    """So many seconds after the next event that a part has to write down, not at any time: the
+    moments in which a crash leaves the most behind are too short for a blind blow to meet."""
 
 
 class Habits(NamedTuple):
@@ -63,9 +70,29 @@ def _line(seed: int, seconds: float, part: str) -> list[Outage]:
     while at < seconds:
         (blow,) = random.choices(list(habits.blows), list(habits.blows.values()))
         down = random.uniform(*(habits.frozen if blow == "stop" else habits.down))
-        found.append(Outage(round(at, 2), part, blow, round(down, 2), random.random() < 0.75))
+        thawed, ambush = random.random() < 0.75, random.uniform(0.0, _AMBUSH_SECONDS)
+        lurks = random.random() < _AMBUSHES
+        drawn = Outage(round(at, 2), part, blow, round(down, 2), thawed)
+        found.append(drawn._replace(ambush=ambush) if lurks else drawn)
         at += down + random.uniform(*habits.up)
     return found
+
+
+class Events:
+    """Tells an ambush that a command has ended, or that a client has asked for something."""
+
+    def __init__(self) -> None:
+        self._next = asyncio.Event()
+
+    def happened(self) -> None:
+        """Wake whoever waits."""
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def next(self) -> None:
+        """Wait for the next event, at most for some seconds."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._next.wait(), _LURK_SECONDS)
 
 
 @dataclass
@@ -74,6 +101,7 @@ class Killer:
 
     stack: Stack
     outages: list[Outage]
+    events: Events
     blows: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
     """Parts that ended without a blow of ours."""
@@ -117,6 +145,9 @@ class Killer:
         for outage in line:
             wait = outage.at - (time.monotonic() - begun)
             await asyncio.sleep(max(wait, _LEAST_UP))
+            if outage.ambush is not None:
+                await self.events.next()
+                await asyncio.sleep(outage.ambush)
             if outage.part == ALL:
                 await self._hit_all(outage)
             elif outage.part not in self._down:
