@@ -4,13 +4,15 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from typing import TypeVar
 
 import docker
 import structlog
+from docker.errors import DockerException
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
@@ -44,11 +46,14 @@ from director.temporal.launch import TASK_TIMEOUT
 from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 _GRACE = timedelta(seconds=30)
 _CONTROL_SLOTS = 8
 _RECONCILE_LOOK_SECONDS = 10
+_ENGINE_SECONDS = 120
 
 
 class WorkerHost:
@@ -162,10 +167,13 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    client = await _connected(settings)
+    address = settings.temporal_address
+    client = await _until(stopped, lambda: _connected(settings), "Temporal is not ready", address)
+    engine = await _until(stopped, _engine, "the Docker engine is not ready")
+    if client is None or engine is None:
+        return
     store = Store(settings.database_url)
     store.create_tables()
-    engine = docker.from_env(timeout=120)
     image = settings.sandbox_image or ensure_image(engine, log.info)
     runtime = DockerRuntime(
         engine,
@@ -188,23 +196,34 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
     store.close()
 
 
-async def _connected(settings: Settings) -> Client:
-    """Connect and prepare the namespace, as often as it takes."""
-    while True:
+async def _until(
+    stopped: asyncio.Event, attempt: Callable[[], Awaitable[T]], trouble: str, address: str = ""
+) -> T | None:
+    """Try as often as it takes; None where we are to stop before."""
+    while not stopped.is_set():
         try:
-            client = await connect(
-                settings.temporal_address,
-                settings.temporal_namespace,
-                tls=settings.temporal_tls,
-                api_key=settings.temporal_api_key,
-                lazy=False,
-            )
-            await prepare_namespace(client)
-        except (RPCError, RuntimeError, OSError) as error:
-            log.warning("Temporal is not ready", address=settings.temporal_address, why=str(error))
-            await asyncio.sleep(1)
-        else:
-            return client
+            return await attempt()
+        except (RPCError, RuntimeError, OSError, DockerException) as error:
+            log.warning(trouble, why=str(error), **({"address": address} if address else {}))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), 1)
+    return None
+
+
+async def _connected(settings: Settings) -> Client:
+    client = await connect(
+        settings.temporal_address,
+        settings.temporal_namespace,
+        tls=settings.temporal_tls,
+        api_key=settings.temporal_api_key,
+        lazy=False,
+    )
+    await prepare_namespace(client)
+    return client
+
+
+async def _engine() -> docker.DockerClient:
+    return await asyncio.to_thread(docker.from_env, timeout=_ENGINE_SECONDS)
 
 
 def main() -> None:

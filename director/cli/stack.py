@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ Say = Callable[[str], None]
 
 _START_SECONDS = 60
 _STOP_SECONDS = 45
+_MOST_ENDS = 3
 _PR_SET_PDEATHSIG = 1
 
 
@@ -60,14 +62,25 @@ class Ports:
 class Stack:
     """Starts the parts, watches them, and stops them in the order in which none misses another.
 
-    The parts die with this process, also when it is killed: what they do is durable."""
+    The parts die with this process, also when it is killed: what they do is durable. Each keeps
+    the file `held` open, if one is given, so that its lock tells whether any of them lives.
+    `commands` stand in for the usual ones, by the part's name."""
 
     def __init__(
-        self, home: Path, ports: Ports, environ: dict[str, str], *, workers: int = 1
+        self,
+        home: Path,
+        ports: Ports,
+        environ: dict[str, str],
+        *,
+        workers: int = 1,
+        held: IO[str] | None = None,
+        commands: Mapping[str, list[str]] | None = None,
     ) -> None:
         self.home, self.ports = home, ports
         self.workers = [f"worker-{number}" if number > 1 else "worker" for number in _upto(workers)]
         self._environ = environ
+        self._held = [held.fileno()] if held else []
+        self._commands = commands or {}
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -104,15 +117,21 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start all parts and wait until the API says that it is ready. Raises StackError, or
-        SettingsError where the home cannot be one."""
+        """Start all parts and wait until the API says that it is ready. Raises StackError where
+        one ends again and again meanwhile, SettingsError where the home cannot be one."""
         private_home(self.home)
         (self.home / "logs").mkdir(exist_ok=True)
         for name in ("temporal", "api", *self.workers):
             self.begin(name)
+        ends: Counter[str] = Counter()
         deadline = time.monotonic() + _START_SECONDS
         while not self.ready():
-            self.check()
+            ended = self.ended()
+            ends.update(ended)
+            if any(ends[name] > _MOST_ENDS for name in ended):
+                self.check()
+            for name in ended:
+                self.begin(name)
             if time.monotonic() > deadline:
                 raise StackError(f"not ready after {_START_SECONDS} s\n{self._ends()}")
             time.sleep(0.1)
@@ -128,7 +147,8 @@ class Stack:
                 stderr=log,
                 env=environ,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - we have no threads when we start parts
+                pass_fds=self._held,
+                preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509 - we start parts without threads
             )
 
     def pid(self, name: str) -> int:
@@ -139,11 +159,14 @@ class Stack:
         """The parts that have ended although nobody stopped them."""
         return [name for name, process in self._parts.items() if process.poll() is not None]
 
+    def code(self, name: str) -> int:
+        """The exit code of a part that has ended; below 0 the signal that killed it."""
+        return int(self._parts[name].returncode)
+
     def check(self) -> None:
         """Raise StackError if a part has ended."""
         for name in self.ended():
-            code = self._parts[name].returncode
-            raise StackError(f"{name} ended with {code}\n{_end(self.log(name))}")
+            raise StackError(f"{name} ended with {self.code(name)}\n{_end(self.log(name))}")
 
     def ready(self) -> bool:
         """Whether database, Temporal and a worker answer."""
@@ -158,6 +181,8 @@ class Stack:
             _stop([self._parts.pop(name) for name in names if name in self._parts])
 
     def _command(self, name: str) -> list[str]:
+        if name in self._commands:
+            return self._commands[name]
         if name == "api":
             return [sys.executable, "-m", "director.api"]
         if name in self.workers:
@@ -202,8 +227,13 @@ DYNAMIC_CONFIG = (
 )
 
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _dying_with(parent: int) -> Callable[[], None]:
+    def ask() -> None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)  # it was killed before we could ask
+
+    return ask
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -16,15 +16,25 @@ import docker
 from docker.models.containers import Container
 
 from director.cli.stack import Ports, Say, Stack, StackError
+from director.cli.watch import Watch
 from director.host import installation_id
-from director.machine.engine import ensure_busybox, ensure_engine, owns_engine, stop_engine
+from director.machine.apt import SetUpError
+from director.machine.engine import (
+    alive,
+    ensure_busybox,
+    ensure_engine,
+    lost_engine,
+    owns_engine,
+    stop_engine,
+)
 from director.machine.image import ensure_image
 from director.settings import private_home
 
-_CALM_SECONDS = 60
 _STOP_SECONDS = 120
-_LOOKS = 20
-_MOST_RESTARTS = 5
+_LOOK_SECONDS = 0.1
+_GLANCE_SECONDS = 1
+_ENGINE_PAUSE = 10
+_STUCK = "Director has not ended after {} s; `fuser -v {}` names the processes that still run"
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,9 @@ class Served:
 class ServedAlreadyError(Exception):
     """Another process serves from this home."""
 
-    def __init__(self, served: Served | None) -> None:
-        where = f" at {served.api}" if served and served.api else ", or starting"
-        who = f" (process {served.pid})" if served else ""
-        super().__init__(f"Director is up already{where}{who}")
+    def __init__(self, served: Served) -> None:
+        where = f" at {served.api}" if served.api else ", or starting"
+        super().__init__(f"Director is up already{where} (process {served.pid})")
         self.served = served
 
 
@@ -61,25 +70,18 @@ def serving(
     home: Path, ports: Ports, say: Say, *, workers: int = 1, api_fixed: bool = False
 ) -> Iterator[Stack]:
     """Serve from a home while the block lasts. Raises ServedAlreadyError and StackError."""
-    with _locked(home) as lock:
+    with _locked(home, say) as lock:
         say(f"Starting Temporal, API and {f'{workers} workers' if workers > 1 else 'worker'} …")
         free = ports.free(say, api_fixed=api_fixed)
-        with Stack(home, free, {}, workers=workers) as stack:
-            _write(lock, Served(os.getpid(), stack.api, stack.ui))
+        with Stack(home, free, {}, workers=workers, held=lock) as stack:
+            _write(home, Served(os.getpid(), stack.api, stack.ui))
             yield stack
 
 
 def served(home: Path) -> Served | None:
     """Who serves from a home now, if somebody does."""
-    path = home / "up.json"
-    if not path.exists():
-        return None
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _read(path)
-    return None
+    found = _read(home) if _held(home) else None
+    return found if found and alive(found.pid) else None
 
 
 def up(home: Path, ports: Ports, say: Say, *, workers: int = 1) -> None:
@@ -100,7 +102,7 @@ def down(home: Path, say: Say) -> None:
     if (found := served(home)) is not None:
         say(f"Stopping Director (process {found.pid}) …")
         os.kill(found.pid, signal.SIGTERM)
-        _await_end(home, found)
+    _await_end(home)
     stopped = _containers(home)
     for container in stopped:
         say(f"Stopping sandbox {container.name} …")
@@ -111,24 +113,33 @@ def down(home: Path, say: Say) -> None:
         say("Runs that were going repeat their present step, in their files, at the next start.")
 
 
-def _await_end(home: Path, found: Served) -> None:
+def _await_end(home: Path) -> None:
     deadline = time.monotonic() + _STOP_SECONDS
-    while served(home) is not None:
+    while _held(home):
         if time.monotonic() > deadline:
-            raise StackError(f"process {found.pid} has not ended after {_STOP_SECONDS} s")
+            raise StackError(_STUCK.format(_STOP_SECONDS, home / "up.json"))
         time.sleep(0.1)
 
 
 def _watch(stack: Stack, stopped: threading.Event, say: Say) -> None:
-    restarts: list[float] = []
-    while not stopped.wait(0.5):
-        for name in stack.ended():
-            restarts = [at for at in restarts if at > time.monotonic() - _CALM_SECONDS]
-            restarts.append(time.monotonic())
-            if len(restarts) > _MOST_RESTARTS:
-                raise StackError(f"{name} keeps ending; its log: {stack.log(name)}")
-            say(f"{name} has ended and is started again; its log: {stack.log(name)}")
-            stack.begin(name)
+    watch, look_at = Watch(stack, say), 0.0
+    while not stopped.wait(_LOOK_SECONDS):
+        watch.look()
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + (0 if _engine_kept(stack.home, say) else _ENGINE_PAUSE)
+
+
+def _engine_kept(home: Path, say: Say) -> bool:
+    """See that the engine that was started from here lives: nobody else starts it again."""
+    if not lost_engine(home):
+        return True
+    say("The Docker engine that was started here has ended and is started again …")
+    try:
+        ensure_engine(home, say).client.close()
+    except SetUpError as error:
+        say(str(error))
+        return False
+    return True
 
 
 def _greet(stack: Stack, say: Say) -> None:
@@ -171,35 +182,53 @@ def _containers(home: Path) -> list[Container]:
 
 
 @contextmanager
-def _locked(home: Path) -> Iterator[Path]:
+def _locked(home: Path, say: Say) -> Iterator[IO[str]]:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / "up.json"
-    with path.open("a+") as file:
-        if not _taken(file):
-            raise ServedAlreadyError(_read(path))
-        _write(path, Served(os.getpid()))
-        yield path
-        path.write_text("")
+    with (home / "up.json").open("a+") as file:
+        _take(file, home, say)
+        _write(home, Served(os.getpid()))
+        yield file
+        (home / "up.json").write_text("")
 
 
-def _taken(file: IO[str]) -> bool:
-    """Take the lock; whoever only looks holds it for a moment, which is waited for."""
-    for _ in range(_LOOKS):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)
-        else:
-            return True
-    return False
+def _take(file: IO[str], home: Path, say: Say) -> None:
+    """Take the lock. Whoever only looks holds it for a moment, and the parts of a Director that
+    was killed hold it until they have ended; both are waited for."""
+    begun, patience = time.monotonic(), _GLANCE_SECONDS
+    while not _lock(file, fcntl.LOCK_EX):
+        if time.monotonic() - begun > patience:
+            if (found := served(home)) is not None:
+                raise ServedAlreadyError(found)
+            if patience == _STOP_SECONDS:
+                raise StackError(_STUCK.format(_STOP_SECONDS, home / "up.json"))
+            patience = _STOP_SECONDS
+            say("The parts of the Director before are still ending …")
+        time.sleep(0.05)
 
 
-def _write(path: Path, served: Served) -> None:
-    path.write_text(json.dumps(asdict(served)))
-
-
-def _read(path: Path) -> Served | None:
+def _lock(file: IO[str], kind: int) -> bool:
     try:
-        return Served(**json.loads(path.read_text()))
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held(home: Path) -> bool:
+    """Whether somebody serves from a home, or parts of one that was killed have not ended."""
+    path = home / "up.json"
+    if not path.exists():
+        return False
+    with path.open() as file:
+        return not _lock(file, fcntl.LOCK_SH)
+
+
+def _write(home: Path, served: Served) -> None:
+    (home / "up.json").write_text(json.dumps(asdict(served)))
+
+
+def _read(home: Path) -> Served | None:
+    try:
+        return Served(**json.loads((home / "up.json").read_text()))
     except (ValueError, TypeError):
         return None

@@ -48,14 +48,16 @@ def ensure_engine(home: Path, say: Say) -> Engine:
 
     The one started here outlives this process; `stop_engine` ends it. Raises SetUpError with
     what to do."""
+    state = _state(home)
     if engine := answering():
+        _forget_dead(state)
         return engine
     _check_may_start()
-    state = _state(home)
     state.mkdir(parents=True, exist_ok=True)
     with _only_one(state):
         if engine := answering():
             return engine
+        _forget_dead(state)
         if not shutil.which("dockerd"):
             say("No Docker engine answers: installing docker.io from the system's packages …")
             apt.install(PACKAGES, say)
@@ -81,7 +83,7 @@ def stop_engine(home: Path, say: Say = lambda _: None) -> bool:
         return False
     family = [pid, *_children(pid)]
     os.kill(pid, signal.SIGTERM)
-    if not _await(lambda: not any(map(_alive, family)), _STOP_SECONDS):
+    if not _await(lambda: not any(map(alive, family)), _STOP_SECONDS):
         raise SetUpError(f"dockerd (process {pid}) did not stop; its log: {_log(state)}")
     leftovers.clear(state)
     (state / "dockerd.pid").unlink(missing_ok=True)
@@ -92,6 +94,19 @@ def stop_engine(home: Path, say: Say = lambda _: None) -> bool:
 def owns_engine(home: Path) -> bool:
     """Tell whether an engine that was started from this home runs."""
     return _own_pid(_state(home)) is not None
+
+
+def lost_engine(home: Path) -> bool:
+    """Tell whether an engine that was started from this home has ended and nobody stopped it."""
+    return _pidfile(_state(home)).exists() and not owns_engine(home)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether a process runs; one that only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def answering(place: str | None = None) -> Engine | None:
@@ -177,10 +192,10 @@ def _start(state: Path, say: Say) -> Engine:
     leftovers.remember(state)
     pid = _spawn(["dockerd", "--pidfile", str(_pidfile(state)), *_live_restore()], _log(state))
     try:
-        settled = _await(lambda: _answers() or not _alive(pid), _START_SECONDS)
+        settled = _await(lambda: _answers() or not alive(pid), _START_SECONDS)
     except BaseException:
         # Whoever interrupts this stops the engine, and finds it by its pid file.
-        _await(lambda: _own_pid(state) is not None or not _alive(pid), _ANSWER_SECONDS)
+        _await(lambda: _own_pid(state) is not None or not alive(pid), _ANSWER_SECONDS)
         raise
     if settled and (engine := answering()):
         say(f"Docker {engine.version} answers.")
@@ -239,7 +254,13 @@ def _own_pid(state: Path) -> int | None:
     except (OSError, ValueError):
         return None
     ours = words[0].endswith(b"dockerd") and os.fsencode(_pidfile(state)) in words
-    return pid if ours and _alive(pid) else None
+    return pid if ours and alive(pid) else None
+
+
+def _forget_dead(state: Path) -> None:
+    """Remove the pid file of an engine that was killed: its number may be somebody else's now."""
+    if _own_pid(state) is None:
+        _pidfile(state).unlink(missing_ok=True)
 
 
 def _children(parent: int) -> list[int]:
@@ -252,13 +273,6 @@ def _children(parent: int) -> list[int]:
         if int(fields[1]) == parent:
             found.append(int(stat.parent.name))
     return found
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def _state(home: Path) -> Path:

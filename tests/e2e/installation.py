@@ -133,11 +133,17 @@ class Installation:
     """A `Stack` in a home of its own; what it made on the engine goes with it."""
 
     def __init__(
-        self, home: Path, image: str, ports: Ports | None = None, *, workers: int = 1
+        self,
+        home: Path,
+        image: str,
+        ports: Ports | None = None,
+        *,
+        workers: int = 1,
+        environ: dict[str, str] | None = None,
     ) -> None:
         self.home, self.image = home, image
-        environ = {"DIRECTOR_SANDBOX_IMAGE": image}
-        self.stack = Stack(home, ports or quiet_ports(), environ, workers=workers)
+        self.environ = {"DIRECTOR_SANDBOX_IMAGE": image, **(environ or {})}
+        self.stack = Stack(home, ports or quiet_ports(), self.environ, workers=workers)
         self.user: User
         self.keep = False
         """Leave the containers where they are, since the test goes on in the same home."""
@@ -160,7 +166,7 @@ class Installation:
         self.user.close()
         self.stack.stop()
         if error is not None or not self.keep:
-            remove_containers(self.home)
+            remove_containers(self.home, self.environ)
 
     def end(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to a part and wait until it has ended."""
@@ -175,16 +181,16 @@ class Installation:
 
     def containers(self) -> list[str]:
         """The names of this installation's containers, in whatever state they are."""
-        return containers(self.home)
+        return containers(self.home, self.environ)
 
     def logs(self) -> str:
         """What all parts have logged."""
         return "".join(path.read_text() for path in sorted((self.home / "logs").iterdir()))
 
 
-def containers(home: Path) -> list[str]:
+def containers(home: Path, environ: dict[str, str] | None = None) -> list[str]:
     """The names of the containers of the installation that lives in a home."""
-    client = docker.from_env()
+    client = docker.from_env(environment={**os.environ, **(environ or {})})
     try:
         found = client.api.containers(all=True, filters={"label": _label(home)})
     finally:
@@ -192,9 +198,9 @@ def containers(home: Path) -> list[str]:
     return [container["Names"][0].lstrip("/") for container in found]
 
 
-def remove_containers(home: Path) -> None:
+def remove_containers(home: Path, environ: dict[str, str] | None = None) -> None:
     """Remove what a failed test left on the engine."""
-    client = docker.from_env()
+    client = docker.from_env(environment={**os.environ, **(environ or {})})
     try:
         for container in client.api.containers(all=True, filters={"label": _label(home)}):
             client.api.remove_container(container["Id"], force=True)

@@ -1,10 +1,13 @@
 """Parts of Director are killed in the middle of a run, and the run reaches its end."""
 
 import json
+import random
 import re
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,71 +17,132 @@ from websockets.sync.client import ClientConnection, connect
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
-LINES = "".join(f"line {number}\n" for number in range(1, 6))
-COUNT = "for n in 1 2 3 4 5; do echo line $n | tee -a lines.txt; sleep 1; done"
+PROMISED_SECONDS = 7.0
+"""A run whose worker is killed completes at most so long after its command's end."""
+
+_TELL_END = "date +%s.%N"
+
+
+@pytest.fixture(scope="module")
+def pair(sandbox_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """A Director with two workers, for the tests of this file."""
+    home = tmp_path_factory.mktemp("home")
+    with Installation(home, sandbox_image, workers=2) as running:
+        yield running
 
 
 @pytest.fixture
-def whole(director: Installation) -> Iterator[Installation]:
-    """The shared Director, with all its parts up before and after."""
-    director.heal()
-    yield director
-    director.heal()
+def whole(pair: Installation) -> Iterator[Installation]:
+    """The Director with all its parts up before and after."""
+    pair.heal()
+    pair.user.login()
+    yield pair
+    pair.heal()
 
 
-def begin(director: Installation) -> str:
-    """Start a run that counts for some seconds, and wait until it has said two lines."""
+def lines(count: int) -> str:
+    """What `counting` has said and written at its end."""
+    return "".join(f"line {number}\n" for number in range(1, count + 1))
+
+
+def counting(count: int, pause: float = 1.0) -> str:
+    """A command that says a line a second and appends it to a file, then notes when it ended."""
+    numbers = " ".join(map(str, range(1, count + 1)))
+    return (
+        f"for n in {numbers}; do echo line $n | tee -a lines.txt; sleep {pause:.3f}; done;"
+        f" {_TELL_END} > end.txt"
+    )
+
+
+def begin(director: Installation, count: int, pause: float = 1.0) -> Data:
+    """Start a run that counts for some seconds."""
     file_has_them = {
         "type": "verify",
-        "criteria": {"type": "file", "path": "lines.txt", "contains": LINES},
+        "criteria": {"type": "file", "path": "lines.txt", "contains": lines(count)},
     }
-    workflow_id = director.user.workflow(COUNT, file_has_them, "cat lines.txt")
-    run = director.user.start(workflow_id)
-    until(lambda: "line 2\n" in director.user.output(run, 1), "the command has said two lines")
-    return workflow_id
+    steps = [counting(count, pause), file_has_them, "cat lines.txt", "cat end.txt"]
+    return director.user.start(director.user.workflow(*steps))
 
 
-def assert_ran_once(director: Installation, workflow_id: str) -> Data:
-    """The run completed, its command ran once, and nothing of it is left."""
-    run = director.user.ended(workflow_id)
+def await_line(director: Installation, run: Data, number: int) -> None:
+    """Wait until the command has said a line."""
+    said = f"line {number}\n"
+    until(lambda: said in director.user.output(run, 1), f"the command has said {said!r}")
+
+
+def assert_ran_once(director: Installation, begun: Data, count: int) -> float:
+    """The run completed and its command ran once; gives how long after the command's end."""
+    run = director.user.ended(begun["workflowId"])
     assert run["status"] == "completed", run["error"]
-    assert director.user.output(run, 1) == LINES, "each line was said once"
-    assert director.user.output(run, 3) == LINES, "each line was written once"
+    assert director.user.output(run, 1) == lines(count), "each line was said once"
+    assert director.user.output(run, 3) == lines(count), "each line was written once"
     assert run["steps"][0]["result"]["repeats"] == 0
-    assert director.containers() == []
-    director.user.login()
-    return run
+    completed = datetime.fromisoformat(run["completedAt"]).timestamp()
+    return completed - float(director.user.output(run, 4))
+
+
+def only_worker(director: Installation) -> None:
+    """Let the first worker be the only one, so that it takes whatever is started."""
+    director.end("worker-2", signal.SIGTERM)
+
+
+def second_worker(director: Installation) -> None:
+    """Start the second worker beside the first and wait until it serves."""
+    log = director.stack.log("worker-2")
+    before = log.read_text().count("worker serves")
+    director.stack.begin("worker-2")
+    until(lambda: log.read_text().count("worker serves") > before, "the second worker serves")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
-def test_a_worker_that_ends_in_the_middle_of_a_command_does_not_make_it_run_twice(
+def test_the_commands_of_a_worker_that_ends_run_once_and_their_runs_go_on_under_another(
     whole: Installation, number: signal.Signals
 ) -> None:
-    workflow_id = begin(whole)
+    """Commands are hit at all moments: soon after their begin, in the middle, before their end."""
+    dice = random.Random(20261)
+    only_worker(whole)
+    long = begin(whole, 10)
+    await_line(whole, long, 2)
+    others = [(begin(whole, 3, dice.uniform(0.4, 1.4)), 3) for _ in range(5)]
+    second_worker(whole)
+    await_line(whole, long, 5)
     whole.end("worker", number)
-    step = whole.user.status(workflow_id)["steps"][0]
-    assert step["status"] == "running", "nobody waited for the command"
-    whole.stack.begin("worker")
-    assert_ran_once(whole, workflow_id)
+    late = [assert_ran_once(whole, run, count) for run, count in [(long, 10), *others]]
+    print("seconds after the command's end:", [round(seconds, 2) for seconds in late])
+    assert max(late) <= PROMISED_SECONDS
+    assert whole.containers() == []
     assert "Traceback" not in whole.logs(), "handing over is nothing out of the ordinary"
+
+
+def test_a_worker_is_killed_just_before_its_command_ends(whole: Installation) -> None:
+    only_worker(whole)
+    run = begin(whole, 2)
+    second_worker(whole)
+    await_line(whole, run, 2)
+    time.sleep(0.85)  # the command lasts a second after its last line
+    whole.end("worker")
+    late = assert_ran_once(whole, run, 2)
+    print("seconds after the command's end:", round(late, 2))
+    assert late <= PROMISED_SECONDS
 
 
 def test_the_api_is_killed_and_a_listener_that_resumes_misses_nothing_and_hears_nothing_twice(
     whole: Installation,
 ) -> None:
     with listening(whole) as socket:
-        workflow_id = begin(whole)
+        begun = begin(whole, 5)
+        await_line(whole, begun, 2)
         heard = list(frames(socket, until_silent=True))
         whole.end("api")
         heard += frames(socket)
     whole.heal()
-    run = assert_ran_once(whole, workflow_id)
+    assert_ran_once(whole, begun, 5)
     with listening(whole, cursor=heard[-1]["id"]) as socket:
         for frame in frames(socket):
             heard.append(frame)
             if frame["data"].get("status") == "completed":
                 break
-    of_run = [frame for frame in heard if frame["data"].get("runId") == run["runId"]]
+    of_run = [frame for frame in heard if frame["data"].get("runId") == begun["runId"]]
     assert [frame["seq"] for frame in of_run] == list(range(1, len(of_run) + 1))
     assert [frame["id"] for frame in heard] == sorted({frame["id"] for frame in heard})
 
@@ -104,33 +168,35 @@ def frames(socket: ClientConnection, *, until_silent: bool = False) -> Iterator[
         return
 
 
-def test_the_temporal_server_is_killed_and_the_run_goes_on(whole: Installation) -> None:
-    workflow_id = begin(whole)
-    whole.end("temporal")
-    assert whole.user.status(workflow_id)["status"] == "running", "the database still tells"
-    whole.heal()
-    run = assert_ran_once(whole, workflow_id)
-    assert re.fullmatch(r"[0-9a-f-]{36}", run["temporal"]["runId"])
-
-
-def test_a_run_that_is_asked_for_while_temporal_is_down_starts_when_it_is_back(
-    whole: Installation,
+@pytest.mark.parametrize("seconds", [1, 30])
+def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when_it_is_back(
+    whole: Installation, seconds: int
 ) -> None:
-    workflow_id = whole.user.workflow("echo here")
+    user = whole.user
+    counted, cancelled, paused = begin(whole, 5), begin(whole, 60), begin(whole, 3)
+    for run in (counted, cancelled, paused):
+        await_line(whole, run, 1)
     whole.end("temporal")
-    assert whole.user.start(workflow_id)["status"] == "queued"
-    whole.heal()
-    assert whole.user.ended(workflow_id)["status"] == "completed"
+    back_at = time.monotonic() + seconds
+    assert user.status(counted["workflowId"])["status"] == "running", "the database still tells"
+    asked = user.start(user.workflow("echo here"))
+    assert asked["status"] == "queued"
+    user.call("POST", f"/workflows/{cancelled['workflowId']}/cancel")
+    user.call("POST", f"/workflows/{paused['workflowId']}/pause")
+    time.sleep(max(0, back_at - time.monotonic()))
+    whole.stack.begin("temporal")
+    back = time.time()
 
-
-def test_all_parts_are_killed_at_once_and_a_new_director_in_the_same_home_ends_the_run(
-    installation: Callable[[], AbstractContextManager[Installation]],
-) -> None:
-    with installation() as director:
-        workflow_id = begin(director)
-        for name in ("temporal", "api", "worker"):
-            director.end(name)
-        assert len(director.containers()) == 1, "the command goes on"
-        director.keep = True
-    with installation() as director:
-        assert_ran_once(director, workflow_id)
+    assert_ran_once(whole, counted, 5)
+    ends = {"counted": user.ended(counted["workflowId"]), "asked": user.ended(asked["workflowId"])}
+    ends["cancelled"] = user.ended(cancelled["workflowId"])
+    for name, run in ends.items():
+        completed = datetime.fromisoformat(run["completedAt"]).timestamp()
+        print(f"{name}: {run['status']} {completed - back:.2f} s after the server is back")
+    assert ends["asked"]["status"] == "completed"
+    assert ends["cancelled"]["status"] == "cancelled"
+    assert re.fullmatch(r"[0-9a-f-]{36}", ends["counted"]["temporal"]["runId"])
+    until(lambda: user.status(paused["workflowId"])["status"] == "paused", "it is paused")
+    user.call("POST", f"/workflows/{paused['workflowId']}/resume")
+    assert_ran_once(whole, paused, 3)
+    assert whole.containers() == []
