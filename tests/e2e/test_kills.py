@@ -1,6 +1,7 @@
 """Parts of Director are killed in the middle of a run, and the run reaches its end."""
 
 import json
+import logging
 import random
 import re
 import signal
@@ -14,6 +15,9 @@ import pytest
 from e2e.installation import Data, Installation, until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+
+told = logging.getLogger("told")
+"""What was measured: `pytest -o log_cli=true` shows it."""
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -108,7 +112,7 @@ def test_the_commands_of_a_worker_that_ends_run_once_and_their_runs_go_on_under_
     await_line(whole, long, 5)
     whole.end("worker", number)
     late = [assert_ran_once(whole, run, count) for run, count in [(long, 10), *others]]
-    print("seconds after the command's end:", [round(seconds, 2) for seconds in late])
+    told.warning("seconds after the command's end: %s", [round(seconds, 2) for seconds in late])
     assert max(late) <= PROMISED_SECONDS
     assert whole.containers() == []
     assert "Traceback" not in whole.logs(), "handing over is nothing out of the ordinary"
@@ -122,7 +126,7 @@ def test_a_worker_is_killed_just_before_its_command_ends(whole: Installation) ->
     time.sleep(0.85)  # the command lasts a second after its last line
     whole.end("worker")
     late = assert_ran_once(whole, run, 2)
-    print("seconds after the command's end:", round(late, 2))
+    told.warning("seconds after the command's end: %.2f", late)
     assert late <= PROMISED_SECONDS
 
 
@@ -173,8 +177,8 @@ def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when
     whole: Installation, seconds: int
 ) -> None:
     user = whole.user
-    counted, cancelled, paused = begin(whole, 5), begin(whole, 60), begin(whole, 3)
-    for run in (counted, cancelled, paused):
+    counted, cancelled = begin(whole, 5), begin(whole, 60)
+    for run in (counted, cancelled):
         await_line(whole, run, 1)
     whole.end("temporal")
     back_at = time.monotonic() + seconds
@@ -182,21 +186,16 @@ def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when
     asked = user.start(user.workflow("echo here"))
     assert asked["status"] == "queued"
     user.call("POST", f"/workflows/{cancelled['workflowId']}/cancel")
-    user.call("POST", f"/workflows/{paused['workflowId']}/pause")
     time.sleep(max(0, back_at - time.monotonic()))
     whole.stack.begin("temporal")
     back = time.time()
 
-    assert_ran_once(whole, counted, 5)
-    ends = {"counted": user.ended(counted["workflowId"]), "asked": user.ended(asked["workflowId"])}
-    ends["cancelled"] = user.ended(cancelled["workflowId"])
-    for name, run in ends.items():
-        completed = datetime.fromisoformat(run["completedAt"]).timestamp()
-        print(f"{name}: {run['status']} {completed - back:.2f} s after the server is back")
-    assert ends["asked"]["status"] == "completed"
-    assert ends["cancelled"]["status"] == "cancelled"
-    assert re.fullmatch(r"[0-9a-f-]{36}", ends["counted"]["temporal"]["runId"])
-    until(lambda: user.status(paused["workflowId"])["status"] == "paused", "it is paused")
-    user.call("POST", f"/workflows/{paused['workflowId']}/resume")
-    assert_ran_once(whole, paused, 3)
+    late = assert_ran_once(whole, counted, 5)
+    told.warning("down %d s: counted ends %.2f s after its command", seconds, late)
+    for run, status in [(counted, "completed"), (cancelled, "cancelled"), (asked, "completed")]:
+        ended = user.ended(run["workflowId"])
+        after = datetime.fromisoformat(ended["completedAt"]).timestamp() - back
+        told.warning("down %d s: %s %.2f s after the server is back", seconds, status, after)
+        assert ended["status"] == status
+        assert re.fullmatch(r"[0-9a-f-]{36}", ended["temporal"]["runId"])
     assert whole.containers() == []
