@@ -75,7 +75,7 @@ STEP_MOVES: Mapping[StepStatus, Mapping[StepStatus, str]] = {
     _S.QUEUED: {_S.PENDING: _OVER_AGAIN[_S.PENDING], _S.RUNNING: "it has a slot", **_STEP_ENDS},
     _S.RUNNING: {
         _S.PENDING: _OVER_AGAIN[_S.PENDING],
-        _S.QUEUED: "the run was reset, and its department has no free slot",
+        _S.QUEUED: "no host has room for its sandbox, or it was reset and there is no slot",
         _S.WAITING: "it waits for an approval, without a slot",
         _S.RETRYING: "this attempt failed and another follows",
         **_STEP_ENDS,
@@ -116,8 +116,8 @@ def page() -> str:
     """Both tables in Markdown, as `docs/states.md` has them."""
     return (
         "# How runs and steps move\n\n"
-        "Made from `director/domain/states.py` by `make docs`; the same tables are what the code"
-        " moves by, and what the tests walk through.\n\n"
+        "Made from `director/domain/states.py` by `make docs`. The same tables are what the code"
+        " moves by\nand what the tests walk through (`tests/domain/test_states.py`).\n\n"
         f"## A run\n\n{_table(RUN_MOVES)}\n"
         f"## A step\n\n{_table(STEP_MOVES)}\n"
         "`completed`, `failed`, `cancelled` and `timed_out` are the end of a step's attempt."
