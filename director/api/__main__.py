@@ -1,16 +1,18 @@
 """Serve the API: `python -m director.api`, with its settings from `DIRECTOR_*`."""
 
 import sys
+from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from director.api.app import create_app
 from director.logs import set_up_logs
-from director.settings import SettingsError, private_home, read_settings
+from director.settings import Settings, SettingsError, private_home, read_settings
 from director.store.engine import SchemaError, Store
 
 
-def main() -> None:
+def main(app: Callable[[Settings], FastAPI] = create_app) -> None:
     """Read the settings, see that home and database fit, and serve until a signal comes."""
     try:
         settings = read_settings()
@@ -22,7 +24,7 @@ def main() -> None:
         sys.exit(f"director: {error}")
     set_up_logs(settings.log_format)
     uvicorn.run(
-        create_app(settings),
+        app(settings),
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -1,6 +1,6 @@
 """The API's root: from settings to an application."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from temporalio.client import Client
 
 from director import API_VERSION
 from director.api import (
@@ -26,6 +27,7 @@ from director.api import (
 from director.api.errors import install_error_handlers
 from director.api.gateway import Gateway
 from director.api.hub import Hub
+from director.api.idempotency import Answered, Desk, answered
 from director.api.middleware import RequestMiddleware
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
@@ -48,19 +50,20 @@ _VERSIONED = (
     checkpoints,
     ws,
 )
-_EXPOSED = ["X-Request-Id", "ETag", "Location"]
+_EXPOSED = ["X-Request-Id", "ETag", "Location", "Idempotency-Replayed", "Retry-After"]
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, gateway: Callable[[Client], Gateway] = Gateway) -> FastAPI:
     """The application with all its routes; its parts are opened when it starts to serve."""
     app = FastAPIOffline(
         title="Director",
         version=API_VERSION,
         description="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, gateway),
         redirect_slashes=False,
     )
     install_error_handlers(app)
+    app.add_exception_handler(Answered, answered)
     for module in _VERSIONED:
         app.include_router(module.router, prefix="/v1")
     app.include_router(health.router)
@@ -78,7 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]
+def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type: ignore[no-untyped-def]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         store = Store(settings.database_url)
@@ -95,7 +98,7 @@ def _lifespan(settings: Settings):  # type: ignore[no-untyped-def]
         )
         hub = Hub(store)
         app.state.store, app.state.tokens, app.state.hub = store, tokens, hub
-        app.state.gateway = Gateway(client)
+        app.state.gateway, app.state.desk = gateway(client), Desk(settings.secret_keys)
         app.state.blobs = LocalBlobs(settings.home / "blobs")
         async with hub.running():
             yield

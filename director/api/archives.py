@@ -1,14 +1,17 @@
 """`/archives`: files that a run's workspace is filled from."""
 
 import asyncio
+import hashlib
 import tempfile
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlmodel import Session
 
+from director.api.answers import added
 from director.api.envelope import Answer, answer
 from director.api.errors import documented
+from director.api.idempotency import SentDep, content_of
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import check_declared, too_large
 from director.api.state import BlobsDep, StoreDep
@@ -26,7 +29,7 @@ from director.domain.ids import ARCHIVE, new_id
 from director.domain.trees import Tree
 from director.store import archives
 from director.store import blobs as blob_rows
-from director.store.engine import Store
+from director.store.idempotency import Reply
 from director.store.tables import ArchiveRow
 
 router = APIRouter(prefix="/archives", tags=["archives"])
@@ -48,6 +51,7 @@ LimitDep = Annotated[int, Depends(_limit)]
 @router.post(
     "",
     status_code=201,
+    response_model=Answer[Archive],
     operation_id="archives.create",
     responses=documented(PayloadTooLargeError, MediaTypeError),
     openapi_extra={
@@ -63,17 +67,17 @@ LimitDep = Annotated[int, Depends(_limit)]
 async def create(
     request: Request,
     principal: EditorDep,
-    store: StoreDep,
     blobs: BlobsDep,
-    response: Response,
     limit: LimitDep,
+    once: SentDep,
     name: Annotated[Name | None, Query()] = None,
-) -> Answer[Archive]:
+) -> Response:
     """Upload a tar (plain, gz, bz2, xz, zst) or a zip as the raw body; what it is, is seen from
     its content. A member that would leave the workspace is refused with its name."""
     _check_media_type(request)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        await _receive(request, file, limit)
+        digest = await _receive(request, file, limit)
+        await once.open(content_of(request, digest))
         tree = await asyncio.to_thread(_read, file, blobs)
     row = ArchiveRow(
         id=new_id(ARCHIVE),
@@ -83,9 +87,7 @@ async def create(
         file_count=tree.file_count,
         total_bytes=tree.total_bytes,
     )
-    await _record(store, row, tree)
-    response.headers["Location"] = f"/v1/archives/{row.id}"
-    return answer(Archive.model_validate(row))
+    return await once.write(lambda session: _recorded(session, row, tree))
 
 
 @router.get("/{archive_id}", operation_id="archives.get", responses=documented(NotFoundError))
@@ -106,17 +108,20 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _receive(request: Request, file: IO[bytes], limit: int) -> None:
+async def _receive(request: Request, file: IO[bytes], limit: int) -> bytes:
+    """Take the body into a file; gives its SHA-256."""
     check_declared(request, limit)
-    size = 0
+    size, digest = 0, hashlib.sha256()
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
             raise too_large(limit)
+        digest.update(chunk)
         await asyncio.to_thread(file.write, chunk)
     if size == 0:
         raise _refused("it is empty; send the archive as the body")
     file.seek(0)
+    return digest.digest()
 
 
 def _read(file: IO[bytes], blobs: Blobs) -> Tree:
@@ -133,11 +138,8 @@ def _refused(issue: str, member: str | None = None) -> ValidationError:
     return ValidationError(f"the archive was refused: {issue}", **detail, errors=[detail])
 
 
-async def _record(store: Store, row: ArchiveRow, tree: Tree) -> None:
+def _recorded(session: Session, row: ArchiveRow, tree: Tree) -> Reply:
     files = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
-
-    def write(session: Session) -> None:
-        blob_rows.touch(session, [*files, (row.tree, 0)])
-        session.add(row)
-
-    await store.run(write)
+    blob_rows.touch(session, [*files, (row.tree, 0)])
+    session.add(row)
+    return added("archives", Archive.model_validate(row))

@@ -8,6 +8,7 @@ from sqlmodel import Session
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
+from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, StoreDep
@@ -26,16 +27,15 @@ router = APIRouter(prefix="/departments", tags=["departments"], route_class=Stri
 @router.post(
     "",
     status_code=201,
+    response_model=Answer[Department],
     operation_id="departments.create",
     responses=documented(NotFoundError, ConflictError),
 )
-async def create(
-    body: DepartmentCreate, principal: EditorDep, store: StoreDep, response: Response
-) -> Answer[Department]:
+async def create(body: DepartmentCreate, principal: EditorDep, once: OnceDep) -> Response:
     """Create a department in a session."""
-    view = await store.run(lambda s: departments.view(departments.create(s, principal, body)))
-    created(response, "departments", view)
-    return answer(view)
+    return await once.write(
+        lambda s: created("departments", departments.view(departments.create(s, principal, body)))
+    )
 
 
 @router.get("", operation_id="departments.list", responses=documented())

@@ -80,8 +80,17 @@ def documented(*kinds: type[errors.DirectorError]) -> dict[int | str, dict[str, 
 
 def error_response(error: errors.DirectorError) -> JSONResponse:
     """The answer for an error, with the headers that its status wants."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
+    if (seconds := error.details.get("retryAfter")) is not None:
+        headers["Retry-After"] = str(seconds)
     return JSONResponse(failure(error), status_code=error.status, headers=headers)
+
+
+def told(error: Exception) -> errors.DirectorError | None:
+    """The error that a caller is told for what a route has raised; None for a fault of ours."""
+    if isinstance(error, RequestValidationError):
+        return invalid(error.errors(), error.body)
+    return error if isinstance(error, errors.DirectorError) else None
 
 
 async def _director_error(request: Request, error: Exception) -> JSONResponse:

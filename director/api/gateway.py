@@ -4,11 +4,16 @@ import asyncio
 from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import structlog
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
+    SignalWorkflowExecutionRequest,
+)
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -69,14 +74,19 @@ class Gateway:
         except TimeoutError:
             log.warning("not every granted run was woken in time", runs=len(run_ids))
 
-    async def progress(self, run_id: str, signal: ProgressSignal) -> None:
-        """Send an agent's progress to its run. Raises UnavailableError."""
-        if not await self._sent("progress", run_id, self._signal(run_id, names.PROGRESS, signal)):
-            raise UnavailableError("Temporal did not take the signal; send it again")
+    async def signal(
+        self,
+        run_id: str,
+        name: str,
+        progress: ProgressSignal | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Send a signal: an agent's progress, or a name alone, whose data stays in the event log.
 
-    async def signal(self, run_id: str, name: str) -> None:
-        """Send a signal by its name alone: its data stays in the event log."""
-        if not await self._sent("signal", run_id, self._signal(run_id, name)):
+        Sent again with the same request id it is taken once. Raises UnavailableError."""
+        args = [] if progress is None else [progress]
+        call = self._signal(run_id, name, *args, request_id=request_id)
+        if not await self._sent("signal", run_id, call):
             raise UnavailableError("Temporal did not take the signal; send it again")
 
     async def state(self, run_id: str) -> RunState:
@@ -112,9 +122,20 @@ class Gateway:
             return False
         return bool(response.pollers)
 
-    async def _signal(self, run_id: str, name: str, *args: Any) -> None:
-        handle = self._client.get_workflow_handle(run_id)
-        await handle.signal(name, args=list(args), rpc_timeout=_RPC_TIMEOUT)
+    async def _signal(
+        self, run_id: str, name: str, *args: Any, request_id: str | None = None
+    ) -> None:
+        """Signal with a request id of our own, which the SDK's handle cannot do."""
+        request = SignalWorkflowExecutionRequest(
+            namespace=self._client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=run_id),
+            signal_name=name,
+            identity=self._client.identity,
+            request_id=request_id or str(uuid4()),
+        )
+        request.input.payloads.extend(await self._client.data_converter.encode(args))
+        service = self._client.workflow_service
+        await service.signal_workflow_execution(request, retry=True, timeout=_RPC_TIMEOUT)
 
     async def _sent(self, what: str, run_id: str, call: Awaitable[Any]) -> bool:
         try:

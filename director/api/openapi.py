@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import FastAPI
 
 from director.api.errors import documented
+from director.api.idempotency import HEADER, REPLAYED
 from director.domain.errors import (
     AuthorizationError,
+    ConflictError,
     DirectorError,
     MediaTypeError,
     PayloadTooLargeError,
@@ -51,9 +53,22 @@ def _complete_operation(method: str, operation: dict[str, Any]) -> None:
     kinds: list[type[DirectorError]] = [DirectorError]
     if operation.get("security") and method != "get":
         kinds.append(AuthorizationError)
+    if any(parameter["name"] == HEADER for parameter in operation.get("parameters", ())):
+        kinds.append(ConflictError)
+        _tell_replays(responses)
     if "requestBody" in operation:
         kinds += [PayloadTooLargeError, MediaTypeError]
     for kind in kinds:
         description = documented(kind)[kind.status]["description"]
         told = {"description": description, "content": {"application/json": _ENVELOPE}}
         responses.setdefault(str(kind.status), told)
+
+
+def _tell_replays(responses: dict[str, Any]) -> None:
+    header = {
+        "description": "`true` where this is the first answer to an earlier, equal request.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+    for status, response in responses.items():
+        if status.startswith("2"):
+            response.setdefault("headers", {})[REPLAYED] = header

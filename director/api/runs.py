@@ -14,9 +14,11 @@ from pydantic import Field
 from pydantic import ValidationError as Invalid
 from sqlmodel import Session
 
+from director.api.answers import reply
 from director.api.envelope import Answer, ListAnswer, answer, page
 from director.api.errors import documented, invalid, refused
 from director.api.hub import Hub
+from director.api.idempotency import OnceDep
 from director.api.outputs import OutputReader
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
@@ -44,6 +46,7 @@ from director.domain.runs import (
 from director.domain.workflows import StartWorkflow
 from director.store import runs, standing, steps
 from director.store.engine import Store
+from director.store.idempotency import Reply
 from director.store.tables import RunRow, StepRow
 
 router = APIRouter(prefix="/workflows/{workflow_id}", tags=["workflows"], route_class=StrictRoute)
@@ -57,7 +60,11 @@ _RESERVED = (GRANTED,)
 
 Kind = TypeVar("Kind", bound=Body)
 
-_STEERED = documented(NotFoundError, ConflictError)
+_STEERED: dict[str, Any] = {
+    "status_code": 202,
+    "response_model": Answer[RunView],
+    "responses": documented(NotFoundError, ConflictError),
+}
 
 
 class ProgressBody(Body):
@@ -78,33 +85,67 @@ class Signalled(Shape):
 
 @dataclass(frozen=True)
 class Steering:
-    """What the routes that steer the latest run of a workflow have in common."""
+    """What the routes that start and steer the runs of a workflow have in common."""
 
     workflow_id: str
     principal: EditorDep
     store: StoreDep
     gateway: GatewayDep
     hub: HubDep
-    response: Response
+    once: OnceDep
     wait: WaitDep = 0
+
+    async def steered(
+        self,
+        intend: Callable[[Session, RunRow], None],
+        ask: Callable[[RunView], Awaitable[None]],
+        status: RunStatus | None = None,
+    ) -> Response:
+        """Write the intent for the latest run, then ask its workflow."""
+
+        def act(session: Session) -> RunRow:
+            run = runs.latest(session, self.principal, self.workflow_id)
+            intend(session, run)
+            return run
+
+        return await self.answered(act, ask, status)
 
     async def answered(
         self,
-        intend: Callable[[Session, RunRow], None],
-        ask: Callable[[str], Awaitable[None]],
+        act: Callable[[Session], RunRow],
+        ask: Callable[[RunView], Awaitable[None]],
         status: RunStatus | None = None,
-    ) -> Answer[RunView]:
-        """Write the intent, then ask the workflow, and wait for what is to come if wanted."""
+    ) -> Response:
+        """Write what is wanted, once, then ask Temporal for it, and wait for what is to come if
+        wanted. Asking is safe to repeat: it follows what is wanted now."""
 
-        def write(session: Session) -> RunView:
-            run = runs.latest(session, self.principal, self.workflow_id)
-            intend(session, run)
-            return standing.view(session, run)
+        def write(session: Session) -> tuple[RunView, Reply]:
+            run = self.once.again(session, RunRow) or act(session)
+            view = standing.view(session, run)
+            return view, _goes_on(view)
 
-        view = await self.store.run(write)
+        view = await self.once.begin(write, known=not self.wait)
+        if not view.status.ended:
+            await ask(view)
+        if not self.wait:
+            return await self.once.finish()
+        view = await _awaited(self.store, self.hub, view, self.wait, status)
+        return await self.once.finish(_goes_on(view))
+
+    async def start(self, view: RunView) -> None:
+        """Ask Temporal to start a run."""
+        run_id = view.run_id
+        run_input = await self.store.fetch(lambda s: runs.input_of(s, s.get_one(RunRow, run_id)))
+        await self.gateway.start(run_input)
+
+    async def cancel(self, view: RunView) -> None:
+        """Ask a run to cancel itself."""
+        await self.gateway.cancel(view.run_id or "")
+
+    async def hold_or_go_on(self, view: RunView) -> None:
+        """Ask a run for what is wanted of it now: a pause, or not."""
+        ask = self.gateway.pause if view.pause_requested else self.gateway.resume
         await ask(view.run_id or "")
-        _goes_on(self.response, view)
-        return answer(await _awaited(self.store, self.hub, view, self.wait, status))
 
 
 SteeringDep = Annotated[Steering, Depends()]
@@ -116,27 +157,15 @@ class LiveStatus(RunView):
     live: RunState | None = None
 
 
-@router.post("/start", status_code=202, operation_id="workflows.start", responses=_STEERED)
-async def start(
-    workflow_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    hub: HubDep,
-    response: Response,
-    body: StartWorkflow | None = None,
-    wait: WaitDep = 0,
-) -> Answer[RunView]:
+@router.post("/start", operation_id="workflows.start", **_STEERED)
+async def start(steering: SteeringDep, body: StartWorkflow | None = None) -> Response:
     """Start a run. `?wait=` answers when it has ended, at the latest after so many seconds."""
 
-    def begin(session: Session) -> tuple[Any, RunView]:
-        run = runs.create(session, principal, workflow_id, body or StartWorkflow())
-        return runs.input_of(session, run), standing.view(session, run)
+    def begin(session: Session) -> RunRow:
+        wanted = body or StartWorkflow()
+        return runs.create(session, steering.principal, steering.workflow_id, wanted)
 
-    run_input, view = await store.run(begin)
-    await gateway.start(run_input)
-    _goes_on(response, view)
-    return answer(await _awaited(store, hub, view, wait))
+    return await steering.answered(begin, steering.start)
 
 
 @router.get("/status", operation_id="workflows.status", responses=documented(NotFoundError))
@@ -183,39 +212,40 @@ async def get(
     return answer(await _awaited(store, hub, view, wait))
 
 
-@router.post("/cancel", status_code=202, operation_id="workflows.cancel", responses=_STEERED)
-async def cancel(steering: SteeringDep) -> Answer[RunView]:
+@router.post("/cancel", operation_id="workflows.cancel", **_STEERED)
+async def cancel(steering: SteeringDep) -> Response:
     """Cancel the run: `cancelled` once its processes are dead and its sandbox is gone."""
-    return await steering.answered(runs.want_cancel, steering.gateway.cancel)
+    return await steering.steered(runs.want_cancel, steering.cancel)
 
 
-@router.post("/pause", status_code=202, operation_id="workflows.pause", responses=_STEERED)
-async def pause(steering: SteeringDep) -> Answer[RunView]:
+@router.post("/pause", operation_id="workflows.pause", **_STEERED)
+async def pause(steering: SteeringDep) -> Response:
     """Let the running step end, then hold. `?wait=` answers when the run holds."""
     intend = partial(runs.want_pause, pause=True)
-    return await steering.answered(intend, steering.gateway.pause, RunStatus.PAUSED)
+    return await steering.steered(intend, steering.hold_or_go_on, RunStatus.PAUSED)
 
 
-@router.post("/resume", status_code=202, operation_id="workflows.resume", responses=_STEERED)
-async def resume(steering: SteeringDep) -> Answer[RunView]:
+@router.post("/resume", operation_id="workflows.resume", **_STEERED)
+async def resume(steering: SteeringDep) -> Response:
     """Go on after a pause. `?wait=` answers when the run goes on."""
     intend = partial(runs.want_pause, pause=False)
-    return await steering.answered(intend, steering.gateway.resume, RunStatus.RUNNING)
+    return await steering.steered(intend, steering.hold_or_go_on, RunStatus.RUNNING)
 
 
 @router.post(
     "/signals/{name}",
     operation_id="workflows.signal",
+    response_model=Answer[Signalled],
     responses=documented(NotFoundError, ConflictError, UnavailableError),
 )
 async def signal(
     workflow_id: str,
     name: Annotated[str, Path(pattern=r"^[a-z][a-z0-9_-]{0,63}$")],
     principal: EditorDep,
-    store: StoreDep,
     gateway: GatewayDep,
+    once: OnceDep,
     body: Json | None = None,
-) -> Answer[Signalled]:
+) -> Response:
     """Signal the run. `progress` takes `message`, `percent` and `step`, and is numbered by the
     workflow. `approve` takes `approved` and `reason`, and decides the step that waits for it. The
     data of any other signal is told in the event log and never goes to Temporal."""
@@ -223,22 +253,24 @@ async def signal(
     told = ProgressSignal(**_checked(ProgressBody, body).model_dump()) if name == PROGRESS else None
     decision = _checked(ApprovalBody, body) if name == APPROVE else None
 
-    def record(session: Session) -> str:
-        run = runs.latest(session, principal, workflow_id)
-        runs.count_signal(session, run, name, None if told else body or {})
-        if decision is not None:
-            by = principal.username
-            steps.decide(session, run, Approval(**decision.model_dump(), by=by))
-        return run.id
+    def record(session: Session) -> tuple[RunRow, Reply]:
+        run = once.again(session, RunRow)
+        if run is None:
+            run = runs.latest(session, principal, workflow_id)
+            runs.count_signal(session, run, name, None if told else body or {})
+            if decision is not None:
+                by = principal.username
+                steps.decide(session, run, Approval(**decision.model_dump(), by=by))
+        return run, reply(200, Signalled(run_id=run.id, signal=name), made=run.id)
 
-    run_id = await store.run(record)
-    if told is not None:
-        await gateway.progress(run_id, told)
-    elif decision is not None:
-        await gateway.approve(run_id)
+    run = await once.begin(record, known=True)
+    if RunStatus(run.status).ended:
+        return await once.finish()
+    if decision is not None:
+        await gateway.approve(run.id)
     else:
-        await gateway.signal(run_id, name)
-    return answer(Signalled(run_id=run_id, signal=name))
+        await gateway.signal(run.id, name, told, request_id=once.token)
+    return await once.finish()
 
 
 @router.get(
@@ -303,9 +335,10 @@ def _step(session: Session, run: RunRow, named: str) -> StepRow:
     raise NotFoundError("step", named)
 
 
-def _goes_on(response: Response, view: RunView) -> None:
-    """Say where the run can be watched that an answer leaves going on."""
-    response.headers["Location"] = f"/v1/workflows/{view.workflow_id}/runs/{view.run_id}"
+def _goes_on(view: RunView) -> Reply:
+    """Answer with a run that goes on, and where it can be watched."""
+    run_id = view.run_id or ""
+    return reply(202, view, run_id, Location=f"/v1/workflows/{view.workflow_id}/runs/{run_id}")
 
 
 async def _awaited(

@@ -8,6 +8,7 @@ from sqlmodel import Session as DatabaseSession
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
+from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
@@ -18,14 +19,18 @@ from director.store import runs, sessions
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRoute)
 
 
-@router.post("", status_code=201, operation_id="sessions.create", responses=documented())
-async def create(
-    body: SessionCreate, principal: EditorDep, store: StoreDep, response: Response
-) -> Answer[Session]:
+@router.post(
+    "",
+    status_code=201,
+    response_model=Answer[Session],
+    operation_id="sessions.create",
+    responses=documented(),
+)
+async def create(body: SessionCreate, principal: EditorDep, once: OnceDep) -> Response:
     """Create a session."""
-    view = await store.run(lambda s: sessions.view(s, sessions.create(s, principal, body)))
-    created(response, "sessions", view)
-    return answer(view)
+    return await once.write(
+        lambda s: created("sessions", sessions.view(s, sessions.create(s, principal, body)))
+    )
 
 
 @router.get("", operation_id="sessions.list", responses=documented())

@@ -2,9 +2,12 @@
 
 import pydantic
 from fastapi import APIRouter, Response
+from sqlmodel import Session
 
+from director.api.answers import added
 from director.api.envelope import Answer, ListAnswer, answer, page
 from director.api.errors import documented
+from director.api.idempotency import OnceDep
 from director.api.principals import ADMIN_ONLY, TokensDep
 from director.api.requests import StrictRoute
 from director.api.state import PageDep, StoreDep
@@ -14,6 +17,7 @@ from director.domain.users import Role, User, UserCreate, UserUpdate
 from director.settings import Settings, SettingsError, kept_secret
 from director.store import users
 from director.store.engine import Store
+from director.store.idempotency import Reply
 
 router = APIRouter(
     prefix="/users", tags=["users"], route_class=StrictRoute, dependencies=[ADMIN_ONLY]
@@ -27,18 +31,18 @@ _CHANGE = documented(AuthorizationError, NotFoundError, ConflictError)
     "",
     operation_id="users.create",
     status_code=201,
+    response_model=Answer[User],
     responses=documented(AuthorizationError, ConflictError),
 )
-async def create_user(
-    body: UserCreate, response: Response, store: StoreDep, tokens: TokensDep
-) -> Answer[User]:
+async def create_user(body: UserCreate, tokens: TokensDep, once: OnceDep) -> Response:
     """Add a user."""
     hashed = await tokens.passwords.hash(body.password)
-    row = await store.run(
-        lambda session: users.create_user(session, body.username, hashed, body.role)
-    )
-    response.headers["Location"] = f"/v1/users/{row.id}"
-    return answer(User.model_validate(row))
+
+    def create(session: Session) -> Reply:
+        row = users.create_user(session, body.username, hashed, body.role)
+        return added("users", User.model_validate(row))
+
+    return await once.write(create)
 
 
 @router.get("", operation_id="users.list", responses=documented(AuthorizationError))

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented, refused
+from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import MatchDep, PageDep, StoreDep
@@ -24,17 +25,16 @@ router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=StrictRo
 @router.post(
     "",
     status_code=201,
+    response_model=Answer[Workflow],
     operation_id="workflows.create",
     responses=documented(NotFoundError, ConflictError),
 )
-async def create(
-    body: WorkflowCreate, principal: EditorDep, store: StoreDep, response: Response
-) -> Answer[Workflow]:
+async def create(body: WorkflowCreate, principal: EditorDep, once: OnceDep) -> Response:
     """Create a workflow: a list of `execute`, `verify` and `checkpoint` steps."""
     _check_patterns(body.steps)
-    view = await store.run(lambda s: workflows.view(s, workflows.create(s, principal, body)))
-    created(response, "workflows", view)
-    return answer(view)
+    return await once.write(
+        lambda s: created("workflows", workflows.view(s, workflows.create(s, principal, body)))
+    )
 
 
 @router.get("", operation_id="workflows.list", responses=documented())

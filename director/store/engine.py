@@ -1,6 +1,7 @@
 """The database: one way to open a session, for coroutines and for threads."""
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +74,9 @@ class Store:
             with opened() as session:
                 return fn(session)
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        context = contextvars.copy_context()  # logs and answers from there know their request
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, context.run, work)
 
     def close(self) -> None:
         """End the executor and the connections."""

@@ -270,3 +270,32 @@ class EventRow(SQLModel, table=True):
     workflow_id: str | None = None
     data: Json = Field(sa_type=JSON)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class IdempotencyRow(SQLModel, table=True):
+    """A request under a key, written with what it makes; `lease_until` is null once it is done."""
+
+    __tablename__ = "idempotency"
+    __table_args__ = (UniqueConstraint("principal_id", "route", "key"),)
+
+    id: str = Field(primary_key=True)
+    principal_id: str
+    route: str
+    key: str
+    fingerprint: str
+    made: str | None = None
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    status: int | None = None
+    headers: dict[str, str] = Field(default={}, sa_type=JSON)
+    body: bytes | None = None
+    expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+    @property
+    def done(self) -> bool:
+        """Whether the answer is final and nothing is left to do."""
+        return self.lease_until is None
+
+    @property
+    def leased(self) -> bool:
+        """Whether somebody is at it, as far as can be told."""
+        return self.lease_until is not None and self.lease_until > utc_now()

@@ -1,0 +1,117 @@
+"""Requests under an `Idempotency-Key`: what each has made, who is at it, and its answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement
+from sqlmodel import Session, col, delete, select
+
+from director.domain.ids import new_id
+from director.domain.times import utc_now
+from director.store.tables import IdempotencyRow
+
+LEASE = timedelta(seconds=60)
+KEPT = timedelta(hours=24)
+
+_PREFIX = "idm"
+_SWEPT = 100
+"""How many expired rows one new key takes away at most."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """A key as one principal uses it on one route."""
+
+    principal_id: str
+    route: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is answered to a request, byte for byte, and the id of what it has made."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+    made: str | None = None
+
+
+def find(session: Session, use: Use) -> IdempotencyRow | None:
+    """The row of a key, unless it has expired."""
+    row = session.exec(select(IdempotencyRow).where(*_is(use))).first()
+    return None if row is None or row.expires_at <= utc_now() else row
+
+
+def claim(session: Session, use: Use, fingerprint: str) -> IdempotencyRow:
+    """Add the row of a key that is not known, with a lease; some expired rows go."""
+    _sweep(session, use)
+    now = utc_now()
+    row = IdempotencyRow(
+        id=new_id(_PREFIX),
+        principal_id=use.principal_id,
+        route=use.route,
+        key=use.key,
+        fingerprint=fingerprint,
+        lease_until=now + LEASE,
+        expires_at=now + KEPT,
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def renew(session: Session, row: IdempotencyRow) -> None:
+    """Lease a row that was left to somebody who goes on with it."""
+    row.lease_until = utc_now() + LEASE
+    session.add(row)
+
+
+def release(session: Session, id: str) -> None:
+    """Leave a row whose request has failed to whoever sends it again."""
+    row = session.get(IdempotencyRow, id)
+    if row is not None and not row.done:
+        row.lease_until = utc_now()
+        session.add(row)
+
+
+def note(session: Session, row: IdempotencyRow, reply: Reply, *, known: bool) -> None:
+    """Write what was made, and the answer where it is known before the request is done."""
+    row.made = reply.made
+    if known and row.status is None:
+        _write(row, reply)
+    session.add(row)
+
+
+def conclude(session: Session, row: IdempotencyRow, reply: Reply) -> Reply:
+    """Write that a request is done; gives its answer, which is the first that was written."""
+    first = reply if row.status is None else reply_of(row)
+    if not row.done:
+        note(session, row, reply, known=True)
+        row.lease_until, row.expires_at = None, utc_now() + KEPT
+    return first
+
+
+def reply_of(row: IdempotencyRow) -> Reply:
+    """The answer that a row keeps."""
+    return Reply(row.status or 0, row.body or b"", row.headers, row.made)
+
+
+def _write(row: IdempotencyRow, reply: Reply) -> None:
+    row.status, row.headers, row.body = reply.status, dict(reply.headers), reply.body
+
+
+def _sweep(session: Session, use: Use) -> None:
+    expired = select(IdempotencyRow.id).where(IdempotencyRow.expires_at <= utc_now())
+    oldest = expired.order_by(col(IdempotencyRow.expires_at)).limit(_SWEPT)
+    session.exec(delete(IdempotencyRow).where(col(IdempotencyRow.id).in_(oldest)))
+    session.exec(delete(IdempotencyRow).where(*_is(use)))  # an expired one beyond the batch
+
+
+def _is(use: Use) -> tuple[ColumnElement[bool], ...]:
+    return (
+        col(IdempotencyRow.principal_id) == use.principal_id,
+        col(IdempotencyRow.route) == use.route,
+        col(IdempotencyRow.key) == use.key,
+    )
