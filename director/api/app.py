@@ -27,8 +27,9 @@ from director.api import (
 from director.api.errors import install_error_handlers
 from director.api.gateway import Gateway
 from director.api.hub import Hub
-from director.api.idempotency import Answered, Desk, answered
+from director.api.idempotency import answered
 from director.api.middleware import RequestMiddleware
+from director.api.once import Answered, Desk
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
 from director.blobs.store import LocalBlobs
@@ -102,6 +103,7 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
         app.state.blobs = LocalBlobs(settings.home / "blobs")
         async with hub.running():
             yield
+        await app.state.desk.close(store)
         store.close()
 
     return lifespan

@@ -1,295 +1,32 @@
 """`Idempotency-Key`: a request that is sent again is not done again.
 
-The key's row is written in the transaction of what the request makes, so that both are there or
-neither is. While a request is at work its row has a lease; a row whose request has died is taken
-up by the next equal request, which does what may not have been done after the commit, such as
-telling Temporal, and makes nothing new."""
+A route takes `OnceDep` and does its work through it."""
 
-import asyncio
 import hashlib
-import hmac
 import json
-import math
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, TypeVar
-from weakref import WeakValueDictionary
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
 
-import structlog
 from fastapi import Depends, Header, Request, Response
 from pydantic import AfterValidator
-from sqlmodel import Session, SQLModel
 
-from director.api.answers import responded
-from director.api.errors import error_response, told
+from director.api.once import HEADER, REPLAYED, Answered, KeyedOnce, Once
 from director.api.principals import EditorDep
 from director.api.state import StoreDep
-from director.domain.errors import ConflictError
-from director.domain.times import utc_now
-from director.store import idempotency as rows
-from director.store.engine import Store
-from director.store.idempotency import Reply, Use
-from director.store.tables import IdempotencyRow
+from director.store.idempotency import Use
 
-HEADER = "Idempotency-Key"
-REPLAYED = "Idempotency-Replayed"
-
-_PATIENCE = 3.0
-"""Seconds for which an equal request waits for the first: a little longer than a start takes
-while Temporal does not answer."""
-
-_LOOK_SECONDS = 0.2
-_RETRY_SECONDS = 5
-_NOT_KEPT = (401, 403, 429)
-
-T = TypeVar("T")
-RowT = TypeVar("RowT", bound=SQLModel)
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
-class Answered(Exception):  # noqa: N818 - no error: what was asked for has its answer already
-    """Ends a request whose answer is written, wherever it is raised."""
-
-    def __init__(self, reply: Reply, *, replayed: bool) -> None:
-        super().__init__(reply.status)
-        self.reply, self.replayed = reply, replayed
-
-
-class KeyConflictError(ConflictError):
-    """The key itself is refused; that says nothing about the request, so it is not kept."""
-
-
-class StillRunningError(KeyConflictError):
-    """The first request with this key is at work."""
-
-
-class Desk:
-    """What the requests with keys of one process share: how they are told apart, whose turn it
-    is. The secrets keep a reader of the database from guessing what a body held."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = [secret.encode() for secret in secrets]
-        self._turns: WeakValueDictionary[Use, asyncio.Lock] = WeakValueDictionary()
-
-    def fingerprint(self, content: bytes) -> str:
-        """Name a request's content, without telling it."""
-        return self._fingerprint(self._secrets[0], content)
-
-    def fits(self, fingerprint: str, content: bytes) -> bool:
-        """Whether a fingerprint is that of a content, also one made before the key changed."""
-        made = (self._fingerprint(secret, content) for secret in self._secrets)
-        return any(hmac.compare_digest(fingerprint, one) for one in made)
-
-    def _fingerprint(self, secret: bytes, content: bytes) -> str:
-        return hmac.digest(secret, b"idempotency:" + content, "sha256").hex()
-
-    async def turn(self, use: Use, seconds: float) -> asyncio.Lock:
-        """Wait for the turn of a key, which its owner gives back. Raises TimeoutError."""
-        lock = self._turns.setdefault(use, asyncio.Lock())
-        async with asyncio.timeout(seconds):
-            await lock.acquire()
-        return lock
-
-
-class Once:
-    """What a request does, and its answer; without a key it is done each time it is sent."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._reply: Reply | None = None
-
-    @property
-    def token(self) -> str | None:
-        """A name of what is done under the key, for others who must not do it twice either."""
-        return None
-
-    async def open(self, content: bytes) -> None:
-        """Let the request go on if it is the first with its key, or takes up one that has died.
-
-        Raises Answered where the answer is known, KeyConflictError where the key was used for
-        something else or its first request is still at work."""
-
-    async def write(self, work: Callable[[Session], Reply]) -> Response:
-        """Do all of the request in one transaction."""
-        return responded(await self._store.run(work))
-
-    async def begin(self, work: Callable[[Session], tuple[T, Reply]], *, known: bool) -> T:
-        """Do in one transaction what must be done once; `finish` follows when the rest is done.
-
-        `known`: the reply is the answer, unless the rest fails."""
-        value, self._reply = await self._store.run(work)
-        return value
-
-    def again(self, session: Session, kind: type[RowT]) -> RowT | None:
-        """What an earlier request with this key has made; None where this is the first."""
-        return None
-
-    async def finish(self, reply: Reply | None = None) -> Response:
-        """Answer, with this reply where it was not known before."""
-        return responded(self._given(reply))
-
-    def _given(self, reply: Reply | None) -> Reply:
-        given = reply or self._reply
-        assert given is not None, "finish follows begin"  # noqa: S101 - a mistake of ours
-        return given
-
-
-class KeyedOnce(Once):
-    """A request with a key, done once however often it is sent."""
-
-    def __init__(self, store: Store, desk: Desk, use: Use, wait: int) -> None:
-        super().__init__(store)
-        self._desk, self._use = desk, use
-        self._patience = max(_PATIENCE, wait)
-        self._content = b""
-        self._turn: asyncio.Lock | None = None
-        self._row_id: str | None = None
-        self._made: str | None = None
-
-    @property
-    def token(self) -> str | None:
-        return self._row_id
-
-    async def open(self, content: bytes) -> None:
-        self._content = content
-        now = asyncio.get_running_loop().time
-        deadline = now() + self._patience
-        try:
-            self._turn = await self._desk.turn(self._use, self._patience)
-        except TimeoutError:
-            raise _still_running(self._use) from None
-        while True:
-            try:
-                return self._check(await self._store.fetch(self._row))
-            except StillRunningError:  # in another process, or in one that has died
-                if now() >= deadline:
-                    raise
-            await asyncio.sleep(_LOOK_SECONDS)
-
-    async def write(self, work: Callable[[Session], Reply]) -> Response:
-        def written(session: Session) -> Reply:
-            row = self._claimed(session)
-            return rows.conclude(session, row, work(session))
-
-        return await super().write(written)
-
-    async def begin(self, work: Callable[[Session], tuple[T, Reply]], *, known: bool) -> T:
-        def written(session: Session) -> tuple[T, Reply]:
-            row = self._claimed(session)
-            value, reply = work(session)
-            rows.note(session, row, reply, known=known)
-            return value, reply
-
-        return await super().begin(written, known=known)
-
-    def again(self, session: Session, kind: type[RowT]) -> RowT | None:
-        return None if self._made is None else session.get_one(kind, self._made)
-
-    async def finish(self, reply: Reply | None = None) -> Response:
-        given = self._given(reply)
-
-        def concluded(session: Session) -> Reply:
-            row = session.get_one(IdempotencyRow, self._row_id)
-            return rows.conclude(session, row, given)
-
-        first = await self._store.run(concluded)
-        return _response(first, replayed=self._made is not None and first is not given)
-
-    async def failed(self, error: Exception) -> Exception:
-        """What to raise for an error: its answer is kept if it is final, and else the key is
-        left to the next request."""
-        if self._turn is None or isinstance(error, Answered | KeyConflictError):
-            return error
-        known = told(error)
-        if known is None or known.status >= 500 or known.status in _NOT_KEPT:
-            await self.leave()
-            return error
-        reply = Reply(known.status, bytes(error_response(known).body), headers={})
-        kept = await self._store.run(lambda session: self._refused(session, reply))
-        return Answered(kept, replayed=kept is not reply)
-
-    async def leave(self) -> None:
-        """Leave what is not done to the next request with this key."""
-        if (id := self._row_id) is not None:
-            await self._store.run(lambda session: rows.release(session, id))
-
-    def close(self) -> None:
-        """Give the turn to the next request with this key."""
-        if self._turn is not None:
-            self._turn.release()
-
-    def _row(self, session: Session) -> IdempotencyRow | None:
-        return rows.find(session, self._use)
-
-    def _claimed(self, session: Session) -> IdempotencyRow:
-        """The key's row, leased to this request: a new one, or that of a request that died."""
-        row = self._row(session)
-        self._check(row)
-        if row is None:
-            row = self._claim(session)
-        else:
-            rows.renew(session, row)
-        self._row_id, self._made = row.id, row.made
-        return row
-
-    def _claim(self, session: Session) -> IdempotencyRow:
-        return rows.claim(session, self._use, self._desk.fingerprint(self._content))
-
-    def _refused(self, session: Session, reply: Reply) -> Reply:
-        row = self._row(session)
-        if row is None:
-            row = self._claim(session)
-        elif row.id != self._row_id:  # another process was first
-            self._check(row)
-            raise _still_running(self._use)
-        return rows.conclude(session, row, reply)
-
-    def _check(self, row: IdempotencyRow | None) -> None:
-        """Raise unless there is no such row, or one that this request may take up."""
-        if row is None:
-            return
-        if not self._desk.fits(row.fingerprint, self._content):
-            raise KeyConflictError(
-                f"this {HEADER} was used for a request with other parameters; use a new key for"
-                " each thing that you want done",
-                idempotencyKey=self._use.key,
-            )
-        if row.done:
-            raise Answered(rows.reply_of(row), replayed=True)
-        if row.leased and row.status is None:
-            raise _still_running(self._use, row)
-
-
-def _still_running(use: Use, row: IdempotencyRow | None = None) -> StillRunningError:
-    left = (row.lease_until - utc_now()).total_seconds() if row and row.lease_until else 1
-    seconds = min(max(1, math.ceil(left)), _RETRY_SECONDS)
-    return StillRunningError(
-        f"the first request with this {HEADER} is still at work; send it again in {seconds} s to"
-        " get its answer",
-        idempotencyKey=use.key,
-        retryAfter=seconds,
-    )
-
-
-async def answered(request: Request, error: Exception) -> Response:
-    """The response for `Answered`."""
-    assert isinstance(error, Answered)  # noqa: S101 - tells the type checker
-    return _response(error.reply, replayed=error.replayed)
-
-
-def _response(reply: Reply, *, replayed: bool) -> Response:
-    if not replayed:
-        return responded(reply)
-    structlog.contextvars.bind_contextvars(replayed=True)
-    return responded(reply, **{REPLAYED: "true"})
-
-
-def _visible(key: str) -> str:
-    if not 1 <= len(key) <= 255 or any(not "!" <= char <= "~" for char in key):
+def _visible(key: str | None) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
         raise ValueError("must be 1 to 255 visible ASCII characters, without blanks")
     return key
 
 
 KeyHeader = Annotated[
-    str,
+    str | None,
     AfterValidator(_visible),
     Header(
         alias=HEADER,
@@ -302,7 +39,7 @@ KeyHeader = Annotated[
 
 
 async def _sent(
-    request: Request, principal: EditorDep, store: StoreDep, key: KeyHeader | None = None
+    request: Request, principal: EditorDep, store: StoreDep, key: KeyHeader = None
 ) -> AsyncIterator[Once]:
     if key is None:
         yield Once(store)
@@ -315,9 +52,6 @@ async def _sent(
         if (instead := await once.failed(error)) is error:
             raise
         raise instead from error
-    except asyncio.CancelledError:
-        await once.leave()  # the server stops, and the next one need not wait for the lease
-        raise
     finally:
         once.close()
 
@@ -345,8 +79,11 @@ def content_of(request: Request, body: bytes) -> bytes:
 
 
 async def _json(request: Request) -> object:
-    takes_body = request.scope["route"].body_field is not None
-    return await request.json() if takes_body and await request.body() else {}
+    """The body; where a route takes none, or may go without, an empty object."""
+    if request.scope["route"].body_field is None or not await request.body():
+        return {}
+    value = await request.json()
+    return {} if value is None else value
 
 
 def _canonical(value: object) -> bytes:
@@ -357,3 +94,9 @@ def _canonical(value: object) -> bytes:
 def _wait(request: Request) -> int:
     text = request.query_params.get("wait", "")
     return min(int(text), 60) if text.isascii() and text.isdigit() and len(text) < 3 else 0
+
+
+async def answered(request: Request, error: Exception) -> Response:
+    """The response for `Answered`."""
+    assert isinstance(error, Answered)  # noqa: S101 - tells the type checker
+    return error.response()

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from director.api.errors import documented
-from director.api.idempotency import HEADER, REPLAYED
+from director.api.once import HEADER, REPLAYED
 from director.domain.errors import (
     AuthorizationError,
     ConflictError,

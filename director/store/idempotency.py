@@ -1,11 +1,11 @@
 """Requests under an `Idempotency-Key`: what each has made, who is at it, and its answer."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, delete, select, update
 
 from director.domain.ids import new_id
 from director.domain.times import utc_now
@@ -68,12 +68,10 @@ def renew(session: Session, row: IdempotencyRow) -> None:
     session.add(row)
 
 
-def release(session: Session, id: str) -> None:
-    """Leave a row whose request has failed to whoever sends it again."""
-    row = session.get(IdempotencyRow, id)
-    if row is not None and not row.done:
-        row.lease_until = utc_now()
-        session.add(row)
+def release(session: Session, ids: Collection[str]) -> None:
+    """Leave rows whose requests did not come to their end to whoever sends those again."""
+    mine = (col(IdempotencyRow.id).in_(ids), col(IdempotencyRow.lease_until).is_not(None))
+    session.exec(update(IdempotencyRow).where(*mine).values(lease_until=utc_now()))
 
 
 def note(session: Session, row: IdempotencyRow, reply: Reply, *, known: bool) -> None:

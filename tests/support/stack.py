@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 
 import httpx
 import uvicorn
+from fastapi import FastAPI
 from support.scripts import Gates
 from support.server import free_port
 from temporalio.client import Client
 from websockets.asyncio.client import ClientConnection, connect
 
 from director.api.app import create_app
+from director.api.gateway import Gateway
 from director.blobs.store import LocalBlobs
 from director.sandbox.scripted import ScriptedRuntime
 from director.settings import Settings, read_settings
@@ -153,7 +155,10 @@ async def logged_in(url: str, username: str) -> httpx.AsyncClient:
 
 @asynccontextmanager
 async def running_stack(
-    folder: Path, temporal_address: str, namespace: str
+    folder: Path,
+    temporal_address: str,
+    namespace: str,
+    gateway: Callable[[Client], Gateway] = Gateway,
 ) -> AsyncIterator[Stack]:
     """A whole Director in this process, with everything of its own below `folder`."""
     settings = read_settings(
@@ -167,7 +172,7 @@ async def running_stack(
     )
     client = await temporal.connect(temporal_address, namespace, lazy=False)
     await temporal.prepare_namespace(client)
-    async with _served(settings):
+    async with _served(create_app(settings, gateway), settings):
         store, gates = Store(settings.database_url), Gates()
         url = f"http://127.0.0.1:{settings.port}"
         runtime = ScriptedRuntime(folder / "sandboxes", gates.script)
@@ -183,11 +188,9 @@ async def running_stack(
 
 
 @asynccontextmanager
-async def _served(settings: Settings) -> AsyncIterator[None]:
+async def _served(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     settings.home.mkdir(parents=True, exist_ok=True)
-    config = uvicorn.Config(
-        create_app(settings), host="127.0.0.1", port=settings.port, log_config=None
-    )
+    config = uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_config=None)
     server = _Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
