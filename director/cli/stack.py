@@ -80,7 +80,7 @@ class Stack:
         self.workers = [f"worker-{number}" if number > 1 else "worker" for number in _upto(workers)]
         self._environ = environ
         self._held = [held.fileno()] if held else []
-        self._commands = commands or {}
+        self.commands = dict(commands or {})
         self._parts: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -181,8 +181,8 @@ class Stack:
             _stop([self._parts.pop(name) for name in names if name in self._parts])
 
     def _command(self, name: str) -> list[str]:
-        if name in self._commands:
-            return self._commands[name]
+        if name in self.commands:
+            return self.commands[name]
         if name == "api":
             return [sys.executable, "-m", "director.api"]
         if name in self.workers:

@@ -34,12 +34,11 @@ def whole(director: Installation) -> Iterator[Installation]:
 def dying(whole: Installation) -> Iterator[Installation]:
     """One whose API dies at the next start, between its commit and its word to Temporal; there
     is no worker, so that nothing else starts the run."""
-    api = whole.stack.commands["api"]
     whole.end("worker")
     whole.end("api")
     whole.stack.commands["api"] = DYING_API
     begin_api(whole)
-    whole.stack.commands["api"] = api
+    del whole.stack.commands["api"]
     yield whole
     whole.heal()
 
