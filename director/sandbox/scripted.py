@@ -138,6 +138,8 @@ class ScriptedRuntime:
         self._lock = threading.RLock()
         self.ran: list[tuple[str, Command]] = []
         self.removed: list[str] = []
+        self.stuck: set[str] = set()
+        """Sandboxes that cannot be removed now."""
 
     def create(self, spec: SandboxSpec) -> SandboxInfo:
         """Make the sandbox, or adopt the one with this id and epoch."""
@@ -197,6 +199,8 @@ class ScriptedRuntime:
 
     def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
         """Kill everything in it and remove its files, if it is of that epoch. Idempotent."""
+        if sandbox_id in self.stuck:
+            raise SandboxError(f"sandbox {sandbox_id} is stuck", retryable=True)
         with self._lock:
             sandbox = self._sandboxes.get(sandbox_id)
             if sandbox is None or epoch not in (None, sandbox.spec.epoch):

@@ -32,7 +32,7 @@ def claim(session: Session, run: RunRow, host_id: str, memory_mib: int) -> Claim
 
     `elsewhere`: another host has the sandbox; `full`: no room now, or the host is draining;
     `impossible`: no living host has so much memory at all."""
-    session.refresh(run, with_for_update=True)
+    _lock(session, run)
     if run.host_id is not None:
         return Claim.MINE if run.host_id == host_id else Claim.ELSEWHERE
     host = session.get(HostRow, host_id, with_for_update=True)
@@ -50,7 +50,7 @@ def decide(session: Session, run: RunRow) -> Decision:
 
     Lost needs a lease that has run out and another host with room. A run that was let go before
     and has no new host yet is told `lost` again, so that the question may be repeated."""
-    session.refresh(run, with_for_update=True)
+    _lock(session, run)
     if run.host_id is None:
         return Decision.LOST if run.sandbox_epoch else Decision.WAIT
     if hosts.is_living(session, run.host_id):
@@ -67,7 +67,7 @@ def settle_elsewhere(session: Session, run: RunRow) -> bool:
 
     So it is where no host has it, and where its host's lease has run out while another lives: it
     is let go, and the host removes what is left of it when it returns."""
-    session.refresh(run, with_for_update=True)
+    _lock(session, run)
     if run.host_id is None:
         return True
     alive = [row.id for row in hosts.living(session)]
@@ -80,6 +80,12 @@ def settle_elsewhere(session: Session, run: RunRow) -> bool:
 def is_displaced(run: RunRow, host_id: str, epoch: int) -> bool:
     """Tell whether a sandbox of that epoch on that host is no longer the run's."""
     return epoch < run.sandbox_epoch or run.host_id not in (None, host_id)
+
+
+def _lock(session: Session, run: RunRow) -> None:
+    """See the run as it is now, until the transaction ends."""
+    session.flush()  # a refresh drops what is not written yet
+    session.refresh(run, with_for_update=True)
 
 
 def _has_room(session: Session, host: HostRow, memory_mib: int) -> bool:
