@@ -128,11 +128,24 @@ def answers(process: subprocess.Popen[bytes], url: str) -> bool:
         ("DIRECTOR_IMAGE_ALIASES", "{"),
         ("DIRECTOR_ADMIN_PASSWORD_FILE", "/nonexistent/file"),
         ("DIRECTOR_TEMPORAL_TLS", "maybe"),
+        ("DIRECTOR_SANDBOXES", "0"),
+        ("DIRECTOR_MEMORY", "63"),
+        ("DIRECTOR_MEMORY", "8GiB"),
     ],
 )
 def test_a_wrong_setting_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         read_settings({"DIRECTOR_SECRET_KEY": KEY, name: value})
+
+
+def test_a_host_promises_four_times_its_memory_unless_told_otherwise() -> None:
+    kib = int(Path("/proc/meminfo").read_text().split()[1])
+
+    default = read_settings({"DIRECTOR_SECRET_KEY": KEY})
+    given = read_settings({"DIRECTOR_SECRET_KEY": KEY, "DIRECTOR_MEMORY": "512"})
+
+    assert abs(default.memory_mib - 4 * kib // 1024) <= 4
+    assert (default.sandboxes, given.memory_mib) == (64, 512)
 
 
 def test_secrets_stay_out_of_the_representation(tmp_path: Path) -> None:

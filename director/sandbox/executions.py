@@ -114,6 +114,8 @@ class SpoolExecution:
     def _look_after(self, now: float) -> CommandResult | None:
         """See now and then that somebody still works on it."""
         self._look_at = now + _LOOK_SECONDS
+        if not self._spool.submitted():
+            return _gone()  # the sandbox was made anew
         if not self._spool.claimed():
             self._spool.wake("run")
         elif self._overdue_at is None:

@@ -49,7 +49,7 @@ class Spool:
 
     def submit(self, command: Command, *, keep: int, grace_ms: int, processes: int | None) -> None:
         """Put the command there, unless it is there already, and wake the supervisor."""
-        if self._entry.exists():
+        if self.submitted():
             return
         files = {
             "limits": _limits(command, keep, grace_ms, processes),
@@ -101,6 +101,10 @@ class Spool:
     def kill_asked(self) -> bool:
         """Tell whether anybody has asked to kill the command."""
         return (self._entry / "kill").exists()
+
+    def submitted(self) -> bool:
+        """Tell whether the command is there."""
+        return self._entry.exists()
 
     def claimed(self) -> bool:
         """Tell whether the supervisor has taken the command."""

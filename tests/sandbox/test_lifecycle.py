@@ -1,15 +1,18 @@
 """Making, adopting and removing sandboxes, also when only a half of one is there."""
 
 import gc
+import json
 import subprocess
 import threading
 import uuid
+from datetime import timedelta
 
 import docker
 import pytest
 from docker.errors import NotFound
 
 from director.domain.sandboxes import Command, SandboxSpec
+from director.domain.times import utc_now
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
 from director.sandbox.tools import install_tools, is_static
@@ -115,6 +118,71 @@ def test_files_without_their_container_keep_the_workspace(runtime, cleared, engi
     engine.api.remove_container(f"director-{cleared.id}", force=True)
     assert runtime.create(cleared).created
     assert run(cleared.id, "cat file").stdout == b"kept\n"
+
+
+def of_epoch(spec, epoch):
+    return spec.model_copy(update={"epoch": epoch})
+
+
+def test_a_sandbox_tells_its_owner_its_epoch_and_when_it_was_made(runtime, cleared, engine, home):
+    before = utc_now() - timedelta(seconds=2)
+    runtime.create(of_epoch(cleared, 3))
+    labels = engine.api.inspect_container(f"director-{cleared.id}")["Config"]["Labels"]
+    record = json.loads((home / "sandboxes" / cleared.id / "made.json").read_text())
+    assert (labels["director.epoch"], record["epoch"]) == ("3", 3)
+
+    def found():
+        return next(each for each in runtime.sandboxes() if each.id == cleared.id)
+
+    whole = found()
+    engine.api.remove_container(f"director-{cleared.id}", force=True)
+    for each in (whole, found()):
+        assert (each.owner, each.epoch) == ("run_7", 3)
+        assert before < each.made_at <= utc_now()
+
+
+@pytest.mark.parametrize("half", ["both", "container", "files"])
+def test_a_sandbox_of_another_epoch_is_made_anew_with_nothing_of_the_older_one(
+    runtime, cleared, engine, home, run, start, half
+):
+    runtime.create(cleared)
+    run(cleared.id, "echo old > file")
+    execution = start(cleared.id, "sleep 70")
+    if half == "files":
+        engine.api.remove_container(f"director-{cleared.id}", force=True)
+    elif half == "container":
+        subprocess.run(["rm", "-rf", home / "sandboxes" / cleared.id], check=True)
+
+    made = [runtime.create(of_epoch(cleared, 1)).created for _ in range(2)]
+
+    assert made == [True, False]
+    assert run(cleared.id, "ls -A; pgrep sleep").stdout == b""
+    assert execution.wait(10).cause == "lost"
+    assert [each.epoch for each in runtime.sandboxes() if each.id == cleared.id] == [1]
+
+
+def test_what_an_interrupted_removal_left_is_not_taken_for_a_workspace(runtime, cleared, home, run):
+    runtime.create(cleared)
+    run(cleared.id, "echo old > file")
+    (home / "sandboxes" / cleared.id / "made.json").unlink()
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "ls -A").stdout == b""
+
+
+@pytest.mark.parametrize("half", ["both", "container", "files"])
+def test_remove_spares_a_sandbox_of_another_epoch(runtime, cleared, engine, home, half):
+    runtime.create(of_epoch(cleared, 2))
+    if half == "files":
+        engine.api.remove_container(f"director-{cleared.id}", force=True)
+    elif half == "container":
+        subprocess.run(["rm", "-rf", home / "sandboxes" / cleared.id], check=True)
+
+    runtime.remove(cleared.id, epoch=1)
+    assert cleared.id in owners(runtime)
+
+    runtime.remove(cleared.id, epoch=2)
+    assert traces(engine, home, cleared.id) == ([], [])
+    runtime.remove(cleared.id, epoch=2)
 
 
 def test_remove_leaves_nothing(runtime, spec, engine, home, run):

@@ -85,6 +85,15 @@ def test_create_adopts_and_remove_is_idempotent(sandboxed, tmp_path):
         runtime.run("sbx_1", command())
 
 
+def test_another_epoch_is_made_anew_and_the_older_one_ends(sandboxed):
+    runtime = sandboxed(lambda _: Outcome(until=threading.Event(), files={"a": b""}))
+    execution = runtime.run("sbx_1", command())
+    later = SPEC.model_copy(update={"epoch": 1})
+    assert [runtime.create(later).created for _ in range(2)] == [True, False]
+    assert execution.wait(5).cause is Cause.KILLED
+    assert [sandbox.epoch for sandbox in runtime.sandboxes()] == [1]
+
+
 def test_an_image_can_be_missing(tmp_path):
     runtime = ScriptedRuntime(tmp_path, missing_images={"node:22"})
     with pytest.raises(SandboxError, match="node:22"):
