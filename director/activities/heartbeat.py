@@ -5,8 +5,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
+
+log = structlog.get_logger()
 
 _PERIOD = 0.5
 
@@ -57,7 +60,11 @@ def heartbeating(wanted: Callable[[], bool] = lambda: True) -> Iterator[Beat]:
 
     def go_on() -> None:
         while not done.wait(_PERIOD):
-            beat.look()
+            try:
+                beat.look()
+            except Exception as error:
+                # a loop that is stuck takes no heartbeat; the next one may be taken
+                log.warning("a heartbeat failed", why=str(error) or type(error).__name__)
 
     context = contextvars.copy_context()
     thread = threading.Thread(target=context.run, args=(go_on,), name="heartbeat", daemon=True)

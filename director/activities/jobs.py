@@ -78,6 +78,8 @@ class StepDone:
     """Also `waiting` for an approval, `queued` for room, or `pending` on another host."""
     result: Json | None = None
     error: Json | None = None
+    host_id: str | None = None
+    """The host that is to be asked instead."""
 
 
 def load_job(session: Session, key: StepKey, beat: Beat) -> StepJob:

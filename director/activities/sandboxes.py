@@ -31,12 +31,12 @@ _NOT_PLACED = {
 
 
 class NotPlacedError(SandboxError):
-    """The sandbox cannot be on this host, or not yet; `claim` tells why."""
+    """The sandbox cannot be on this host: on `host_id` instead, or nowhere yet."""
 
-    def __init__(self, claim: Claim, memory_mib: int) -> None:
+    def __init__(self, claim: Claim, memory_mib: int, host_id: str | None) -> None:
         message = _NOT_PLACED[claim].format(memory_mib)
         super().__init__(message, retryable=claim is not Claim.IMPOSSIBLE)
-        self.claim = claim
+        self.host_id = host_id
 
 
 def sandbox_id(run_id: str) -> str:
@@ -93,7 +93,8 @@ class Sandboxes:
             run = session.get_one(RunRow, job.run.id)
             claimed = placement.claim(session, run, self.host_id, spec.memory_mib)
             if claimed is not Claim.MINE:
-                raise NotPlacedError(claimed, spec.memory_mib)
+                other = run.host_id or placement.with_room(session, spec.memory_mib)
+                raise NotPlacedError(claimed, spec.memory_mib, other)
             return spec.model_copy(update={"epoch": run.sandbox_epoch})
 
     def _checked(self, job: StepJob, spec: SandboxSpec) -> RunRow:

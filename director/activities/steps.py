@@ -25,7 +25,6 @@ from director.domain.steps import CheckpointStep, ExecuteStep, VerifyStep
 from director.sandbox.runtime import SandboxError
 from director.store import runs, steps
 from director.store.engine import Store
-from director.store.placement import Claim
 from director.store.steps import Closed, Opened, StaleAttemptError, StepKey
 
 log = structlog.get_logger()
@@ -130,6 +129,8 @@ def _written(session: Session, key: StepKey, done: StepDone, last_attempt: bool)
         return steps.await_approval(session, key)
     if done.status is StepStatus.QUEUED:
         return steps.requeue(session, key)
+    if done.status is StepStatus.PENDING:
+        return Closed(StepOutcome(status=StepStatus.PENDING, host_id=done.host_id))
     failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
     status = StepStatus.RETRYING if failed and not last_attempt else done.status
     return steps.close_step(session, key, status, done.result, done.error)
@@ -144,8 +145,8 @@ def _ended_by(job: StepJob, error: Exception) -> StepDone:
             return _failed(job, error)
         case StaleAttemptError():
             raise detached(str(error)) from error
-        case NotPlacedError(claim=Claim.FULL):
-            return StepDone(StepStatus.QUEUED)
+        case NotPlacedError(retryable=True, host_id=host_id):
+            return StepDone(StepStatus.PENDING if host_id else StepStatus.QUEUED, host_id=host_id)
         case SandboxError(retryable=False):
             return _failed(job, StepFailure(FailureCode.SANDBOX_FAILED, error.message))
         case DirectorError():

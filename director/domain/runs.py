@@ -163,6 +163,8 @@ class Placed(Shape):
     """What became of the question; after a loss the run goes on from another sandbox."""
 
     lost: bool
+    host_id: str | None = None
+    """The host that has the sandbox; None: no host has it, and any may make it."""
     repeat_from: int = 0
     """The index of the step behind the last checkpoint, from which the run goes on."""
 

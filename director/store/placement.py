@@ -4,6 +4,7 @@ A time-out alone never means that a host is lost: a full host and a restarting w
 same. Only a lease that has run out does, and only where another host can take over."""
 
 from enum import StrEnum
+from functools import partial
 
 from sqlmodel import Session
 
@@ -43,6 +44,16 @@ def claim(session: Session, run: RunRow, host_id: str, memory_mib: int) -> Claim
     session.add(run)
     session.flush()
     return Claim.MINE
+
+
+def with_room(session: Session, memory_mib: int) -> str | None:
+    """The living host with most free places that has room for a sandbox of so much memory."""
+    able = [
+        host
+        for host in hosts.living(session)
+        if not host.draining and _has_room(session, host, memory_mib)
+    ]
+    return max(able, key=partial(_free_places, session)).id if able else None
 
 
 def decide(session: Session, run: RunRow) -> Decision:
@@ -92,6 +103,10 @@ def _has_room(session: Session, host: HostRow, memory_mib: int) -> bool:
     holds = hosts.reserved(session, host.id)
     free_mib = host.memory_mib - holds.memory_mib
     return holds.places < host.places and memory_mib <= free_mib
+
+
+def _free_places(session: Session, host: HostRow) -> int:
+    return host.places - hosts.reserved(session, host.id).places
 
 
 def _let_go(session: Session, run: RunRow) -> None:

@@ -8,7 +8,7 @@ from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.times import utc_now
-from director.store import hosts, standing, tickets
+from director.store import hosts, standing, steps, tickets
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -27,11 +27,12 @@ _OPEN_STEP_ENDS = {
 
 def settle(session: Session, end: SettleInput) -> list[str]:
     """Write the end of a run, once, and give back its slots and its place; gives the runs that
-    get them. A run that has ended keeps the end that it has."""
+    get them, or may find memory now. A run that has ended keeps the end that it has."""
     run = session.get_one(RunRow, end.run_id)
     if not RunStatus(run.status).ended:
         _end(session, run, end)
-    return tickets.release_run(session, run.id, hosts.total_places(session))
+    granted = tickets.release_run(session, run.id, hosts.total_places(session))
+    return [*granted, *steps.without_room(session)]
 
 
 def _end(session: Session, run: RunRow, end: SettleInput) -> None:
@@ -95,6 +96,9 @@ def _error(run: RunRow, steps: list[StepRow], end: SettleInput) -> Json | None:
     if end.status is RunStatus.TIMED_OUT:
         message = "the run took longer than config.timeout allows"
         return {"code": FailureCode.TIMEOUT, "message": message, **where}
+    if end.code == FailureCode.SANDBOX_LOST:
+        message = "the sandbox was lost with its host, and config.onSandboxLost is fail"
+        return {"code": end.code, "message": message, **where}
     known = step.error if step is not None and step.error else None
     unknown = {"code": end.code or DirectorError.code, "message": "the step could not be performed"}
     return {**(known or unknown), **where}

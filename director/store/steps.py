@@ -1,6 +1,6 @@
 """What the activities of a run write, fenced so that an old attempt never overwrites a newer."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from sqlmodel import Session, col, select
@@ -14,8 +14,8 @@ from director.domain.failures import StepFailure
 from director.domain.runs import Approval, RunStatus, StepOutcome, StepStatus
 from director.domain.states import advance_step
 from director.domain.times import to_millis, utc_now
-from director.store import hosts, outputs, standing, tickets
-from director.store.tables import CheckpointRow, RunRow, StepRow
+from director.store import hosts, outputs, sessions, standing, tickets
+from director.store.tables import CheckpointRow, RunRow, StepRow, TicketRow
 from director.store.tickets import Taken
 
 
@@ -205,8 +205,22 @@ def close_step(
 
 
 def requeue(session: Session, key: StepKey) -> Closed:
-    """Let a step wait that has begun and found no room on any host; its slot goes to others."""
-    return _set_down(session, key, StepStatus.QUEUED, RunStatus.RUNNING, EventType.STEP_QUEUED)
+    """Let a step wait that has begun and found no room on any host; its slot and its place go to
+    others. It is woken when memory may have become free: `without_room`."""
+    closed = _set_down(session, key, StepStatus.QUEUED, RunStatus.RUNNING, EventType.STEP_QUEUED)
+    left = tickets.leave_place(session, key.run_id, hosts.total_places(session))
+    return replace(closed, granted=[*closed.granted, *left])
+
+
+def without_room(session: Session, limit: int = 1) -> list[str]:
+    """The runs that wait for memory on any host, in no line, the most urgent and oldest first."""
+    in_line = select(TicketRow.run_id).where(TicketRow.run_id == StepRow.run_id).exists()
+    waiting = (StepRow.status == StepStatus.QUEUED, col(RunRow.host_id).is_(None), ~in_line)
+    statement = select(RunRow.id).join(StepRow, col(StepRow.run_id) == RunRow.id)
+    statement = statement.where(
+        *waiting, col(RunRow.pause_wanted).is_(False), sessions.still_open()
+    )
+    return list(session.exec(statement.order_by(col(RunRow.priority), col(RunRow.id)).limit(limit)))
 
 
 def await_approval(session: Session, key: StepKey) -> Closed:

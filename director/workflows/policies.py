@@ -11,11 +11,11 @@ HEARTBEAT_TIMEOUT = timedelta(seconds=4)
 STEP_SLACK = timedelta(minutes=30)
 """Beyond a step's own time-out: pulling an image, filling the workspace, ending what it began."""
 
-HOST_PATIENCE, MOST_HOST_PATIENCE = timedelta(seconds=15), timedelta(minutes=5)
+HOST_PATIENCE, MOST_HOST_PATIENCE = timedelta(seconds=10), timedelta(minutes=5)
 """How long a host may leave a step in its queue before it is asked whether the sandbox there is
 lost; longer each time, since a full host and one that starts again look the same."""
 
-LINE_PATIENCE, MOST_LINE_PATIENCE = timedelta(seconds=30), timedelta(minutes=15)
+LINE_PATIENCE, MOST_LINE_PATIENCE = timedelta(seconds=30), timedelta(minutes=5)
 """How long a run waits in a line for `granted` before it looks for itself; longer each time, since
 reconcile sends again what was lost."""
 

@@ -261,9 +261,10 @@ class DirectorWorkflow:
         """The sandbox's host did not take the step. Time alone does not tell that it is lost."""
         self._untaken += 1
         placed = await self._placed(ending=False)
+        self._host = placed.host_id
         if not placed.lost:
             return StepOutcome(status=StepStatus.PENDING, host_id=self._host)
-        self._host, self._untaken = None, 0
+        self._untaken = 0
         if self._input.on_sandbox_lost is OnSandboxLost.FAIL:
             raise _Ended(RunStatus.FAILED, plan, FailureCode.SANDBOX_LOST)
         for index in range(placed.repeat_from, plan.index + 1):

@@ -14,6 +14,7 @@ from temporalio.client import WorkflowExecutionStatus
 from director.activities.closed import ClosedRuns
 from director.activities.hosts import Periods
 from director.activities.sandboxes import Sandboxes, sandbox_id
+from director.activities.telling import Signals
 from director.blobs.store import LocalBlobs
 from director.domain.hosts import Capacity
 from director.sandbox.scripted import ScriptedRuntime
@@ -56,7 +57,8 @@ class Machine:
     @property
     def closed(self) -> ClosedRuns:
         """What settles runs on this host, without its worker."""
-        return ClosedRuns(Sandboxes(self.stack.store, self.blobs, self.runtime, self.id, "i"))
+        sandboxes = Sandboxes(self.stack.store, self.blobs, self.runtime, self.id, "i")
+        return ClosedRuns(sandboxes, Signals(self.stack.temporal, asyncio.get_running_loop()))
 
     async def start(self) -> None:
         """Serve, and wait until the host is registered."""

@@ -12,6 +12,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
 from director.activities.closed import ClosedRuns
 from director.activities.reconcile import ReconcileActivities
 from director.activities.sandboxes import Sandboxes
+from director.activities.telling import Signals
 from director.blobs.store import LocalBlobs
 from director.domain import names
 from director.domain.ids import RUN, new_id
@@ -26,7 +27,9 @@ def reconcile(stack: Stack, **parts) -> ReconcileActivities:
     blobs = LocalBlobs(stack.settings.home / "blobs")
     sandboxes = Sandboxes(stack.store, blobs, stack.runtime, "scripted", "i")
     client = parts.pop("client", stack.temporal)
-    return ReconcileActivities(stack.store, client, ClosedRuns(sandboxes), **parts)
+    signals = Signals(client, asyncio.get_running_loop())
+    closed = ClosedRuns(sandboxes, signals)
+    return ReconcileActivities(stack.store, client, closed, **parts)
 
 
 async def orphan(stack: Stack) -> WorkflowHandle:
