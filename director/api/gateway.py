@@ -138,8 +138,13 @@ class Gateway:
         await service.signal_workflow_execution(request, retry=True, timeout=_RPC_TIMEOUT)
 
     async def _sent(self, what: str, run_id: str, call: Awaitable[Any]) -> bool:
+        """Try for two seconds in all: the SDK tries again where nobody answers, for ten."""
         try:
-            await call
+            async with asyncio.timeout(_PATIENCE):
+                await call
+        except TimeoutError:
+            log.warning("Temporal did not answer in time", call=what, run_id=run_id)
+            return False
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 log.warning("Temporal did not answer", call=what, run_id=run_id, error=str(error))

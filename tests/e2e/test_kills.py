@@ -1,12 +1,11 @@
 """Parts of Director are killed in the middle of a run, and the run reaches its end."""
 
 import json
-import logging
 import random
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -16,8 +15,8 @@ from e2e.installation import Data, Installation, until
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-told = logging.getLogger("told")
-"""What was measured: `pytest -o log_cli=true` shows it."""
+Tell = Callable[[str, object], None]
+"""Records what was measured; `pytest -o junit_family=xunit1 --junitxml=FILE` shows it."""
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -100,7 +99,7 @@ def second_worker(director: Installation) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
 def test_the_commands_of_a_worker_that_ends_run_once_and_their_runs_go_on_under_another(
-    whole: Installation, number: signal.Signals
+    whole: Installation, number: signal.Signals, record_property: Tell
 ) -> None:
     """Commands are hit at all moments: soon after their begin, in the middle, before their end."""
     dice = random.Random(20261)
@@ -112,13 +111,15 @@ def test_the_commands_of_a_worker_that_ends_run_once_and_their_runs_go_on_under_
     await_line(whole, long, 5)
     whole.end("worker", number)
     late = [assert_ran_once(whole, run, count) for run, count in [(long, 10), *others]]
-    told.warning("seconds after the command's end: %s", [round(seconds, 2) for seconds in late])
+    record_property("seconds after the command", [round(seconds, 2) for seconds in late])
     assert max(late) <= PROMISED_SECONDS
     assert whole.containers() == []
     assert "Traceback" not in whole.logs(), "handing over is nothing out of the ordinary"
 
 
-def test_a_worker_is_killed_just_before_its_command_ends(whole: Installation) -> None:
+def test_a_worker_is_killed_just_before_its_command_ends(
+    whole: Installation, record_property: Tell
+) -> None:
     only_worker(whole)
     run = begin(whole, 2)
     second_worker(whole)
@@ -126,7 +127,7 @@ def test_a_worker_is_killed_just_before_its_command_ends(whole: Installation) ->
     time.sleep(0.85)  # the command lasts a second after its last line
     whole.end("worker")
     late = assert_ran_once(whole, run, 2)
-    told.warning("seconds after the command's end: %.2f", late)
+    record_property("seconds after the command", round(late, 2))
     assert late <= PROMISED_SECONDS
 
 
@@ -174,7 +175,7 @@ def frames(socket: ClientConnection, *, until_silent: bool = False) -> Iterator[
 
 @pytest.mark.parametrize("seconds", [1, 30])
 def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when_it_is_back(
-    whole: Installation, seconds: int
+    whole: Installation, seconds: int, record_property: Tell
 ) -> None:
     user = whole.user
     counted, cancelled = begin(whole, 5), begin(whole, 60)
@@ -191,11 +192,11 @@ def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when
     back = time.time()
 
     late = assert_ran_once(whole, counted, 5)
-    told.warning("down %d s: counted ends %.2f s after its command", seconds, late)
+    record_property("seconds after the command", round(late, 2))
     for run, status in [(counted, "completed"), (cancelled, "cancelled"), (asked, "completed")]:
         ended = user.ended(run["workflowId"])
         after = datetime.fromisoformat(ended["completedAt"]).timestamp() - back
-        told.warning("down %d s: %s %.2f s after the server is back", seconds, status, after)
+        record_property(f"{status}, seconds after the server is back", round(after, 2))
         assert ended["status"] == status
         assert re.fullmatch(r"[0-9a-f-]{36}", ended["temporal"]["runId"])
     assert whole.containers() == []
