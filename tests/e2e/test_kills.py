@@ -1,19 +1,15 @@
 """Parts of Director are killed in the middle of a run, and the run reaches its end."""
 
-import json
 import random
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 import pytest
 from e2e.installation import Data, Installation, until
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from e2e.listening import frames, listening
 
 Tell = Callable[[str, object], None]
 """Records what was measured; `pytest -o junit_family=xunit1 --junitxml=FILE` shows it."""
@@ -150,27 +146,6 @@ def test_the_api_is_killed_and_a_listener_that_resumes_misses_nothing_and_hears_
     of_run = [frame for frame in heard if frame["data"].get("runId") == begun["runId"]]
     assert [frame["seq"] for frame in of_run] == list(range(1, len(of_run) + 1))
     assert [frame["id"] for frame in heard] == sorted({frame["id"] for frame in heard})
-
-
-@contextmanager
-def listening(director: Installation, **auth: Any) -> Iterator[ClientConnection]:
-    """A WebSocket that is authenticated as admin."""
-    token = director.user.login()
-    with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
-        socket.send(json.dumps({"type": "auth", "token": token, **auth}))
-        assert json.loads(socket.recv(timeout=10))["type"] == "auth_ok"
-        yield socket
-
-
-def frames(socket: ClientConnection, *, until_silent: bool = False) -> Iterator[Data]:
-    """What comes, until the connection breaks or nothing has come for half a second."""
-    try:
-        while True:
-            yield json.loads(socket.recv(timeout=0.5 if until_silent else 30))
-    except TimeoutError:
-        assert until_silent, "the frame that was waited for did not come"
-    except ConnectionClosed:
-        return
 
 
 @pytest.mark.parametrize("seconds", [1, 30])
