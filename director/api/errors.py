@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic.alias_generators import to_camel
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -67,6 +68,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(errors.DirectorError, _director_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
 
 
 def documented(*kinds: type[errors.DirectorError]) -> dict[int | str, dict[str, Any]]:
@@ -119,6 +121,12 @@ async def _http_error(request: Request, error: Exception) -> JSONResponse:
     response = error_response(kind(message))
     response.headers.update(headers)
     return response
+
+
+async def _database_error(request: Request, error: Exception) -> JSONResponse:
+    """Another process holds the database, or its disk is full: that passes, or is in the log."""
+    log.error("the database did not answer", why=str(error.__cause__ or error))
+    return error_response(errors.UnavailableError("the database did not answer; try it again"))
 
 
 def _allowed(request: Request) -> str:

@@ -2,7 +2,10 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
@@ -10,6 +13,7 @@ import pytest
 import structlog
 from fastapi import APIRouter, FastAPI
 from pydantic import Field
+from sqlalchemy import create_engine
 from structlog.testing import capture_logs
 
 from director.api.envelope import Answer, ListAnswer, answer, page
@@ -76,6 +80,15 @@ def small_app() -> FastAPI:
     @router.get("/fault")
     async def fault() -> Answer[Seen]:
         raise RuntimeError("the canary secret")
+
+    @router.get("/locked")
+    async def locked(database: str) -> Answer[Seen]:
+        with closing(sqlite3.connect(database)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            engine = create_engine(f"sqlite:///{database}", connect_args={"timeout": 0})
+            with closing(engine.connect()) as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+        raise AssertionError
 
     app = FastAPI(redirect_slashes=False)
     app.add_middleware(RequestMiddleware)
@@ -205,6 +218,17 @@ async def test_a_fault_is_a_500_with_the_request_id_and_the_trace_is_in_the_log_
     assert "Traceback" not in response.text
     assert {line["request_id"] for line in logged} == {response.headers["x-request-id"]}
     assert logged[0]["exc_info"]
+
+
+@pytest.mark.asyncio
+async def test_a_database_that_does_not_answer_is_a_503_and_the_log_tells_why(
+    client: httpx.AsyncClient, logged: list[Any], tmp_path: Path
+) -> None:
+    response = await client.get("/v1/things/locked", params={"database": str(tmp_path / "d.db")})
+    failure(response, 503, "SERVICE_UNAVAILABLE")
+    assert [line["why"] for line in logged if line["log_level"] == "error"] == [
+        "database is locked"
+    ]
 
 
 @pytest.mark.asyncio
