@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ async def _campaign(
         async with _scene(stack, seed, limits) as scene:
             await _storm(scene, record, plans, blows)
             record.seen.widths = [await _width(scene, name) for name in limits]
-            record.seen.runs = await _runs(scene)
+            await _look_up(scene, record.seen)
             await _heard(scene, record)
             _note(scene, record)
         record.seen.ledgers = scene.witness.ledgers()
@@ -216,32 +217,34 @@ async def _reached(scene: Scene, orders: list[Order], limit: int) -> int:
     return at_work()
 
 
-async def _runs(scene: Scene) -> list[Run]:
-    """Every run that the API lists, also those of which no client was told."""
-    found = []
+async def _look_up(scene: Scene, seen: Observations) -> None:
+    """Every workflow and run that the API lists, also those of which no client was told."""
     query = {"sessionId": scene.customers.session_id}
+    taken: dict[str, list[str]] = defaultdict(list)
+    for checkpoint in await scene.api.listed("/checkpoints", **query):
+        taken[checkpoint["runId"]].append(checkpoint["id"])
     for workflow in await scene.api.listed("/workflows", **query):
+        seen.workflows.append(workflow["name"])
         for listed in await scene.api.listed(f"/workflows/{workflow['id']}/runs"):
             path = f"/workflows/{workflow['id']}/runs/{listed['runId']}"
-            found.append(await _run(scene, workflow, await scene.api.call("GET", path), path))
-    return found
+            run = await _run(scene, workflow["name"], path)
+            seen.runs.append(replace(run, checkpoints=taken[run.id]))
 
 
-async def _run(scene: Scene, workflow: Json, run: Json, path: str) -> Run:
-    attempts, outputs = {}, {}
+async def _run(scene: Scene, name: str, path: str) -> Run:
+    run, outputs = await scene.api.call("GET", path), {}
     for number, step in enumerate(run["steps"], 1):
-        attempts[number] = step["attempt"]
         if step["type"] == "execute" and step["startTime"]:
             for attempt in range(1, step["attempt"] + 1):
                 text = f"{path}/steps/{number}/output?attempt={attempt}"
                 outputs[number, attempt] = await scene.api.text(text)
     return Run(
         id=run["runId"],
-        name=workflow["name"],
+        name=name,
         status=run["status"],
         created_at=seconds_of(run["createdAt"]) or 0.0,
         completed_at=seconds_of(run["completedAt"]),
-        attempts=attempts,
+        attempts={number: step["attempt"] for number, step in enumerate(run["steps"], 1)},
         outputs=outputs,
     )
 

@@ -32,13 +32,14 @@ def check(seen: Observations, *, doubles: bool = True) -> list[Figure]:
     rules: dict[str, Callable[[_Evidence], Iterator[str]]] = {
         "runs lost": _lost,
         "runs with another end than ordered": _other_ends,
-        "runs started twice": _doubled,
+        "orders doubled": _doubled,
         "commands run twice": _twice,
         "commands missing or not ended": _missing,
         "outputs that differ from what was written": _outputs,
         "lines lost from files": _lost_lines,
         "signs of life after a run's end": _after_end,
         "steps begun while paused": _while_paused,
+        "checkpoints missing or doubled": _checkpoints,
         "events missing": _missing_events,
         "events doubled or out of order": _doubled_events,
         "slots exceeded": _exceeded,
@@ -50,7 +51,7 @@ def check(seen: Observations, *, doubles: bool = True) -> list[Figure]:
         "sandbox folders left": lambda evidence: iter(evidence.seen.remains.folders),
     }
     if not doubles:
-        del rules["runs started twice"]
+        del rules["orders doubled"]
     return [Figure(name, list(rule(evidence))) for name, rule in rules.items()]
 
 
@@ -120,9 +121,12 @@ def _other_ends(evidence: _Evidence) -> Iterator[str]:
 
 
 def _doubled(evidence: _Evidence) -> Iterator[str]:
+    for name, count in Counter(evidence.seen.workflows).items():
+        if count > 1:
+            yield f"{name}: {count} workflows"
     for name, runs in evidence.runs.items():
         for run in runs[1:]:
-            yield f"{name} ({evidence.orders[name].kind}): {run.id} beside {runs[0].id}"
+            yield f"{name}: {run.id} beside {runs[0].id}"
 
 
 def _twice(evidence: _Evidence) -> Iterator[str]:
@@ -198,8 +202,16 @@ def _while_paused(evidence: _Evidence) -> Iterator[str]:
                     yield f"{_what(order, run)}: {line}"
 
 
+def _checkpoints(evidence: _Evidence) -> Iterator[str]:
+    for order, run in evidence.pairs():
+        if run.status == "completed" and len(run.checkpoints) != order.checkpoints:
+            taken = ", ".join(run.checkpoints) or "none"
+            yield f"{_what(order, run)}: {taken} taken of {order.checkpoints}"
+
+
 def _missing_events(evidence: _Evidence) -> Iterator[str]:
-    """Each subject has `seq` 1..n, the same n for every listener, and each run its last event."""
+    """Each subject has `seq` 1..n, the same n for every listener; each run has its last event,
+    and one for the begin and the end of every attempt of a step."""
     longest: Counter[str] = Counter()
     for frames in evidence.seen.heard:
         for frame in frames:
@@ -211,10 +223,23 @@ def _missing_events(evidence: _Evidence) -> Iterator[str]:
         for subject, last in longest.items():
             for seq in sorted(set(range(1, last + 1)) - got[subject].keys()):
                 yield f"listener {listener}: {subject} has no event {seq} of {last}"
-        for _, run in evidence.pairs():
-            final = max(got[run.id].values(), key=lambda frame: frame.seq, default=None)
-            if run.status in ENDED and (final is None or final.status != run.status):
-                yield f"listener {listener}: {run.id} has not heard of its end: {final}"
+        for order, run in evidence.pairs():
+            for missing in _untold(run, got[run.id]):
+                yield f"listener {listener}: {_what(order, run)}: {missing}"
+
+
+def _untold(run: Run, told: dict[int, Frame]) -> Iterator[str]:
+    final = told[max(told)] if told else None
+    if run.status in ENDED and (final is None or final.status != run.status):
+        yield f"its end was not told: {final}"
+    if run.status != "completed":
+        return
+    for event in ("step.started", "step.ended"):
+        steps = {frame.step for frame in told.values() if frame.event == event}
+        for step, attempts in run.attempts.items():
+            for attempt in range(1, attempts + 1):
+                if f"{step}.{attempt}" not in steps:
+                    yield f"no {event} of step {step}, attempt {attempt}"
 
 
 def _doubled_events(evidence: _Evidence) -> Iterator[str]:
@@ -223,10 +248,20 @@ def _doubled_events(evidence: _Evidence) -> Iterator[str]:
         for frame in frames:
             if frame.id <= last:
                 yield f"listener {listener}: cursor {frame.id} after {last}"
-            if (frame.subject, frame.seq) in told:
-                yield f"listener {listener}: {frame.subject} has event {frame.seq} twice"
-            told.add((frame.subject, frame.seq))
+            for what in _once(frame):
+                if (frame.subject, what) in told:
+                    yield f"listener {listener}: {frame.subject} has {what} twice"
+                told.add((frame.subject, what))
             last = max(last, frame.id)
+
+
+def _once(frame: Frame) -> Iterator[str]:
+    """What an event is the only one of its subject for."""
+    yield f"event {frame.seq}"
+    if frame.step:
+        yield f"{frame.event} of {frame.step}"
+    if frame.status in ENDED:
+        yield "an end"
 
 
 def _exceeded(evidence: _Evidence) -> Iterator[str]:

@@ -52,9 +52,20 @@ class Listener:
         elif kind in ("error", "resync_required"):
             self.faults.append(f"a listener with cursor {self.cursor} got {kind}: {data}")
         elif "id" in frame:
-            subject = data.get("runId") or data["sessionId"]
-            status = str(data.get("status"))
-            self.frames.append(Frame(frame["id"], subject, frame["seq"], frame["event"], status))
+            self.frames.append(_frame(frame, data))
             self.cursor = frame["id"]
-            if "runId" in data and status in ENDED:
-                self.ended.add(subject)
+            if "runId" in data and data["status"] in ENDED:
+                self.ended.add(data["runId"])
+
+
+def _frame(frame: dict[str, Any], data: dict[str, Any]) -> Frame:
+    step = {"step.started": data.get("currentStep"), "step.ended": data.get("endedStep")}
+    named = step.get(frame["event"])
+    return Frame(
+        id=frame["id"],
+        subject=data.get("runId") or data["sessionId"],
+        seq=frame["seq"],
+        event=frame["event"],
+        status=str(data.get("status")),
+        step=f"{named['index'] + 1}.{named['attempt']}" if named else "",
+    )

@@ -215,5 +215,6 @@ def _plan(name: str, kind: str, at: float, random: Random, departments: list[str
     body: Json = {"name": name, "steps": draft.steps, "workspace": {"files": FILES}}
     if kind == "overdue":
         body["config"] = {"timeout": random.randint(2000, 4000)}
-    order = Order(name, kind, ends, draft.commands, department)
+    taken = sum(step["type"] == "checkpoint" for step in draft.steps)
+    order = Order(name, kind, ends, draft.commands, department, checkpoints=taken)
     return Plan(order, at, body, act, random.uniform(0.0, 3.0))

@@ -48,6 +48,8 @@ class Order:
     """When the client first asked to start it."""
     run_id: str | None = None
     """The run that the client was told of."""
+    checkpoints: int = 0
+    """How many are taken of it if it completes."""
     held: list[tuple[float, float]] = field(default_factory=list)
     """From when the run was seen as paused until the client asked to resume it."""
 
@@ -65,6 +67,8 @@ class Run:
     """How many attempts each step says it took, steps counted from 1."""
     outputs: dict[tuple[int, int], str] = field(default_factory=dict)
     """By step and attempt."""
+    checkpoints: list[str] = field(default_factory=list)
+    """Ids of those that were taken of it."""
 
 
 class Frame(NamedTuple):
@@ -76,6 +80,8 @@ class Frame(NamedTuple):
     seq: int
     event: str
     status: str
+    step: str = ""
+    """`index.attempt` of the step that began or ended."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +112,8 @@ class Observations:
     """Everything that the checker judges."""
 
     orders: list[Order] = field(default_factory=list)
+    workflows: list[str] = field(default_factory=list)
+    """The name of every workflow that the API lists; a client gives each name once."""
     runs: list[Run] = field(default_factory=list)
     ledgers: dict[str, list[str]] = field(default_factory=dict)
     """By run: the text of each file that was its ledger, in the order of their appearance."""
