@@ -16,7 +16,7 @@ from chaos.client import Api, seconds_of
 from chaos.customers import Customers
 from chaos.ledger import FILES, Witness, mark
 from chaos.listeners import Listener
-from chaos.load import Plan
+from chaos.load import SKILL, Plan
 from chaos.observations import Command, Observations, Order, Remains, Run, Width
 from chaos.outages import Events, Killer, Outage
 from chaos.remains import MARK, remains
@@ -141,8 +141,9 @@ async def _scene(stack: Stack, seed: int, limits: dict[str, int]) -> AsyncIterat
 
 
 async def _department(api: Api, session_id: str, name: str, limit: int) -> str:
-    body = {"sessionId": session_id, "name": name, "domain": name}
+    body: Json = {"sessionId": session_id, "name": name, "domain": name}
     body["config"] = {"maxConcurrentTasks": limit}
+    body["capabilities"] = [SKILL] if limit > 1 else []
     return str((await api.call("POST", "/departments", body))["id"])
 
 
@@ -160,15 +161,12 @@ async def _in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None
 
 async def _storm(scene: Scene, record: Record, plans: Sequence[Plan], blows: list[Outage]) -> None:
     """Serve all customers while the killer is at work, then until they are content."""
-    killer, begun = Killer(scene.stack, blows, scene.events), time.monotonic()
+    killer, begun = Killer(scene.stack, blows, scene.events, record.seconds), time.monotonic()
     record.seen.orders = [plan.order for plan in plans]
     served = [asyncio.create_task(scene.customers.serve(plan, begun)) for plan in plans]
     async with _in_background(killer.nurse()):
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(record.seconds):
-                await killer.run()
-                await asyncio.sleep(max(0.0, begun + record.seconds - time.monotonic()))
-        killer.heal()
+        await killer.run()
+        await asyncio.sleep(max(0.0, begun + record.seconds - time.monotonic()))
         record.last_blow = killer.last_at
         await asyncio.wait(served, timeout=DRAIN_SECONDS)
     record.took = time.monotonic() - begun
@@ -238,6 +236,7 @@ async def _run(scene: Scene, name: str, path: str) -> Run:
             for attempt in range(1, step["attempt"] + 1):
                 text = f"{path}/steps/{number}/output?attempt={attempt}"
                 outputs[number, attempt] = await scene.api.text(text)
+    names = {id: name for name, id in scene.customers.departments.items()}
     return Run(
         id=run["runId"],
         name=name,
@@ -246,6 +245,11 @@ async def _run(scene: Scene, name: str, path: str) -> Run:
         completed_at=seconds_of(run["completedAt"]),
         attempts={number: step["attempt"] for number, step in enumerate(run["steps"], 1)},
         outputs=outputs,
+        departments={
+            number: names[step["departmentId"]]
+            for number, step in enumerate(run["steps"], 1)
+            if step.get("departmentId")
+        },
     )
 
 

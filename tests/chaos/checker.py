@@ -3,7 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import zip_longest
+from math import inf
+from typing import NamedTuple
 
 from chaos.ledger import lines
 from chaos.observations import ENDED, Command, Frame, Line, Observations, Order, Run
@@ -44,6 +47,7 @@ def check(seen: Observations, *, doubles: bool = True) -> list[Figure]:
         "events doubled or out of order": _doubled_events,
         "slots exceeded": _exceeded,
         "slots lost": _lost_slots,
+        "steps begun out of their order": _out_of_order,
         "faults answered": lambda evidence: iter(evidence.seen.faults),
         "containers left": lambda evidence: iter(evidence.seen.remains.containers),
         "processes left": lambda evidence: iter(evidence.seen.remains.processes),
@@ -93,6 +97,38 @@ class _Evidence:
             for command in order.commands:
                 yield order, run, command, self.executions(run.id, command.label)
 
+    def lasting(self) -> Iterator[tuple[Order, Run, Command, list[list[Line]]]]:
+        """The same, of runs that have ended as far as their clients know, without what a reset
+        has ended and begun again."""
+        for order, run, command, executions in self.commands():
+            if _known(order, run) and run.status in ENDED:
+                yield order, run, command, executions[-1:] if order.again else executions
+
+    @cached_property
+    def spans(self) -> dict[str, list["Span"]]:
+        """By department: when its steps were at work, as they say themselves."""
+        found: dict[str, list[Span]] = defaultdict(list)
+        for order, run, command, executions in self.commands():
+            department = order.department or run.departments.get(command.step)
+            for attempt, written in enumerate(executions, 1):
+                if department is not None:
+                    step = f"{command.step}.{attempt}"
+                    span = Span(written[0].at, written[-1].at, run.id, step, command.label)
+                    found[department].append(span)
+        return found
+
+
+class Span(NamedTuple):
+    """From when to when a step was at work; one that was ended from outside counts until its last
+    sign of life."""
+
+    begin: float
+    end: float
+    run_id: str
+    step: str
+    """Its number and attempt."""
+    label: str
+
 
 def _what(order: Order, run: Run) -> str:
     return f"{order.name} ({order.kind}, {run.id}, {run.status})"
@@ -137,9 +173,7 @@ def _twice(evidence: _Evidence) -> Iterator[str]:
 
 
 def _missing(evidence: _Evidence) -> Iterator[str]:
-    for order, run, command, executions in evidence.commands():
-        if not _known(order, run) or run.status not in ENDED:
-            continue
+    for order, run, command, executions in evidence.lasting():
         if len(executions) < command.least:
             wanted = f"{command.label} ran {len(executions)} times of {command.least}"
             yield f"{_what(order, run)}: {wanted}"
@@ -151,9 +185,7 @@ def _missing(evidence: _Evidence) -> Iterator[str]:
 
 
 def _outputs(evidence: _Evidence) -> Iterator[str]:
-    for order, run, command, executions in evidence.commands():
-        if not _known(order, run) or run.status not in ENDED:
-            continue
+    for order, run, command, executions in evidence.lasting():
         said = [text for (step, _), text in sorted(run.outputs.items()) if step == command.step]
         what = f"{_what(order, run)}: {command.label}"
         if command.ends and len(said) != len(executions):
@@ -178,7 +210,10 @@ def _difference(told: list[Line], written: list[Line], *, whole: bool) -> str | 
 
 def _lost_lines(evidence: _Evidence) -> Iterator[str]:
     """What a command wrote must not be in a file that was replaced, and not in the present."""
+    again = {order.run_id for order in evidence.seen.orders if order.again}
     for run_id, texts in evidence.seen.ledgers.items():
+        if run_id in again:
+            continue
         last = set(lines(texts[-1])) if texts else set()
         for text in texts[:-1]:
             for line in set(lines(text)) - last:
@@ -243,55 +278,74 @@ def _untold(run: Run, told: dict[int, Frame]) -> Iterator[str]:
 
 
 def _doubled_events(evidence: _Evidence) -> Iterator[str]:
+    again = {order.run_id for order in evidence.seen.orders if order.again}
     for listener, frames in enumerate(evidence.seen.heard, 1):
         last, told = 0, set()
         for frame in frames:
             if frame.id <= last:
                 yield f"listener {listener}: cursor {frame.id} after {last}"
-            for what in _once(frame):
+            for what in _once(frame, again=frame.subject in again):
                 if (frame.subject, what) in told:
                     yield f"listener {listener}: {frame.subject} has {what} twice"
                 told.add((frame.subject, what))
             last = max(last, frame.id)
 
 
-def _once(frame: Frame) -> Iterator[str]:
-    """What an event is the only one of its subject for."""
+def _once(frame: Frame, *, again: bool) -> Iterator[str]:
+    """What an event is the only one of its subject for. Whoever waits may join the line again."""
     yield f"event {frame.seq}"
-    if frame.step:
+    if frame.step and frame.event != "step.queued" and not again:
         yield f"{frame.event} of {frame.step}"
     if frame.status in ENDED:
         yield "an end"
 
 
 def _exceeded(evidence: _Evidence) -> Iterator[str]:
-    for department, spans in spans_of(evidence.seen).items():
-        limit, moments = evidence.seen.limits[department], []
-        for begin, end, label in spans:
-            moments += [(begin, 1, label), (end, -1, label)]
-        at_once: set[str] = set()
-        # ends first: a slot may be taken in the moment in which it is freed
-        for at, way, label in sorted(moments, key=lambda moment: moment[:2]):
-            at_once ^= {label}
-            if way == 1 and len(at_once) > limit:
-                yield f"{department} (limit {limit}) at {at:.3f}: {', '.join(sorted(at_once))}"
+    for department, spans in evidence.spans.items():
+        limit = evidence.seen.limits[department]
+        for span in spans:
+            at_work = _at_work(spans, span.begin)
+            if len(at_work) > limit:
+                names = ", ".join(f"{one.label} ({one.step})" for one in at_work)
+                yield f"{department} (limit {limit}) at {span.begin:.3f}: {names}"
     for width in evidence.seen.widths:
         if width.reached > width.limit:
             yield f"{width.department}: {width.reached} at once in the calm, limit {width.limit}"
 
 
-def spans_of(seen: Observations) -> dict[str, list[tuple[float, float, str]]]:
-    """By department: from when to when its steps were at work, as they say themselves.
+def _at_work(spans: list[Span], moment: float) -> list[Span]:
+    """Who is at work; a slot may be taken in the moment in which it is freed."""
+    return [span for span in spans if span.begin <= moment and moment < span.end]
 
-    An execution that was ended from outside counts until its last sign of life."""
-    evidence, found = _Evidence(seen), defaultdict(list)
-    for order, _, command, executions in evidence.commands():
-        if order.department is None:
-            continue
-        for execution in executions:
-            span = (execution[0].at, execution[-1].at, f"{command.label}/{execution[0].nonce[:8]}")
-            found[order.department].append(span)
-    return dict(found)
+
+def _out_of_order(evidence: _Evidence) -> Iterator[str]:
+    """Slots are granted in the order of the line. Whoever stood before a step that begins and has
+    not begun has therefore got a slot: these, and those at work, cannot be more than there are
+    slots, whatever died in between."""
+    places = _places_in_line(evidence.seen)
+    for department, spans in evidence.spans.items():
+        limit = evidence.seen.limits[department]
+        for span in spans:
+            own = places.get((span.run_id, span.step), inf)
+            passed = [
+                other
+                for other in spans
+                if other.begin > span.begin and places.get((other.run_id, other.step), inf) < own
+            ]
+            if passed and len(passed) + len(_at_work(spans, span.begin)) > limit:
+                names = ", ".join(f"{one.label} ({one.step})" for one in passed)
+                yield f"{department} (limit {limit}): {span.label} ({span.step}) passed {names}"
+
+
+def _places_in_line(seen: Observations) -> dict[tuple[str, str], int]:
+    """The cursor at which each attempt of a step joined the line for the last time, or began."""
+    found: dict[tuple[str, str], int] = {}
+    for frame in sorted({frame for frames in seen.heard for frame in frames}):
+        if frame.event == "step.queued":
+            found[frame.subject, frame.step] = frame.id
+        elif frame.event == "step.started":
+            found.setdefault((frame.subject, frame.step), frame.id)
+    return found
 
 
 def _lost_slots(evidence: _Evidence) -> Iterator[str]:

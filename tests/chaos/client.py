@@ -75,6 +75,8 @@ class Api:
             answer = await self._tried(method, path, body, headers, options)
             if answer is not None and answer.status_code == 401 and not path.startswith("/auth"):
                 await self.login()
+            elif answer is not None and answer.status_code == 409 and (wait := _to_wait(answer)):
+                await asyncio.sleep(wait)
             elif answer is not None and answer.status_code < 500:
                 return _accepted(method, path, answer)
             else:
@@ -101,6 +103,12 @@ def _accepted(method: str, path: str, answer: httpx.Response) -> httpx.Response:
     if answer.is_success:
         return answer
     raise RefusedError(method, path, answer.status_code, answer.json().get("error") or {})
+
+
+def _to_wait(answer: httpx.Response) -> float:
+    """Seconds after which to ask again where a try before, cut off, holds the key still."""
+    details = answer.json()["error"].get("details") or {}
+    return float(details.get("retryAfter", 0)) if "idempotencyKey" in details else 0.0
 
 
 def seconds_of(moment: str | None) -> float | None:

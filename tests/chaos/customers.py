@@ -1,6 +1,7 @@
 """Clients that order runs, steer them, and wait for their ends."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +10,11 @@ from typing import Any
 
 from chaos.client import Api, RefusedError
 from chaos.ledger import Witness
-from chaos.load import Plan
+from chaos.load import Act, Plan
 from chaos.observations import ENDED, Order
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.enums.v1 import EventType
+from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -83,7 +87,9 @@ class Customers:
                 await self._steer("cancel", workflow_id)
             case "pause":
                 await self._pause(plan, workflow_id)
-            case "terminate" | "cancel in Temporal":
+            case "approve" | "refuse":
+                await self._decide(plan, workflow_id)
+            case "terminate" | "cancel in Temporal" | "reset":
                 await self._press(plan, str(plan.order.run_id))
 
     async def _has_begun(self, plan: Plan, workflow_id: str) -> bool:
@@ -118,19 +124,52 @@ class Customers:
         plan.order.held.append((seen, time.time()))
         await self._steer("resume", workflow_id)
 
+    async def _decide(self, plan: Plan, workflow_id: str) -> None:
+        while (run := await self.status(workflow_id, plan.order))["status"] != "waiting":
+            if run["status"] in ENDED:
+                return
+            await asyncio.sleep(_LOOK)
+        decision = {"approved": plan.act == "approve", "reason": "as it was ordered"}
+        self.asked()
+        with contextlib.suppress(RefusedError):  # a try before was taken, and its answer lost
+            await self.api.call("POST", f"/workflows/{workflow_id}/signals/approve", decision)
+
     async def _press(self, plan: Plan, run_id: str) -> None:
         """What the buttons of the Temporal UI do."""
         while True:
             try:
                 client = await Client.connect(self.temporal_address, namespace=self.namespace)
-                handle = client.get_workflow_handle(run_id)
-                if plan.act == "terminate":
-                    await handle.terminate("pressed in the UI")
-                else:
-                    await handle.cancel()
+                await _pressed(client, plan.act, run_id)
             except (RPCError, RuntimeError) as error:
                 if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
                     return  # it has ended
                 await asyncio.sleep(_LOOK)
             else:
                 return
+
+
+async def _pressed(client: Client, button: Act, run_id: str) -> None:
+    handle = client.get_workflow_handle(run_id)
+    match button:
+        case "terminate":
+            await handle.terminate("pressed in the UI")
+        case "cancel in Temporal":
+            await handle.cancel()
+        case "reset":
+            await _reset(client, run_id)
+
+
+async def _reset(client: Client, run_id: str) -> None:
+    """Back to the first workflow task, which is before all steps."""
+    async for event in client.get_workflow_handle(run_id).fetch_history_events():
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED:
+            break
+    await client.workflow_service.reset_workflow_execution(
+        ResetWorkflowExecutionRequest(
+            namespace=client.namespace,
+            workflow_execution=WorkflowExecution(workflow_id=run_id),
+            reason="pressed in the UI",
+            workflow_task_finish_event_id=event.event_id,
+            request_id=f"reset-{run_id}",
+        )
+    )

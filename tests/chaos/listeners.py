@@ -59,13 +59,14 @@ class Listener:
 
 
 def _frame(frame: dict[str, Any], data: dict[str, Any]) -> Frame:
-    step = {"step.started": data.get("currentStep"), "step.ended": data.get("endedStep")}
-    named = step.get(frame["event"])
+    event, now = frame["event"], data.get("currentStep")
+    steps = {"step.queued": now, "step.started": now, "step.ended": data.get("endedStep")}
+    named = steps.get(event)
     return Frame(
         id=frame["id"],
         subject=data.get("runId") or data["sessionId"],
         seq=frame["seq"],
-        event=frame["event"],
+        event=event,
         status=str(data.get("status")),
         step=f"{named['index'] + 1}.{named['attempt']}" if named else "",
     )

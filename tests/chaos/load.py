@@ -9,7 +9,9 @@ from chaos.ledger import FILES, mark
 from chaos.observations import Command, Order
 
 Json = dict[str, Any]
-Act = Literal["watch", "cancel", "pause", "terminate", "cancel in Temporal"]
+Act = Literal[
+    "watch", "cancel", "pause", "approve", "refuse", "terminate", "cancel in Temporal", "reset"
+]
 
 _COMPLETED, _FAILED = frozenset({"completed"}), frozenset({"failed"})
 _CANCELLED, _TIMED_OUT = frozenset({"cancelled"}), frozenset({"timed_out"})
@@ -151,6 +153,32 @@ def _paused(draft: _Draft) -> _Drawn:
     return _COMPLETED, "pause"
 
 
+def _approved(draft: _Draft) -> _Drawn:
+    draft.marked(1)
+    draft.verify("exit code is 0 and approved")
+    draft.marked(1)
+    return _COMPLETED, "approve"
+
+
+def _refused(draft: _Draft) -> _Drawn:
+    draft.marked(1)
+    draft.verify("approved")
+    draft.marked(1, least=0, most=0)
+    return _FAILED, "refuse"
+
+
+def _reset(draft: _Draft) -> _Drawn:
+    draft.marked(4, least=1, most=2)
+    draft.marked(4, least=1, most=2)
+    return _COMPLETED, "reset"
+
+
+def _by_requirement(draft: _Draft) -> _Drawn:
+    draft.marked(draft.random.randint(1, 3), requires=[SKILL])
+    draft.marked(draft.random.randint(1, 3), requires=[SKILL])
+    return _COMPLETED, "watch"
+
+
 def _in_department(draft: _Draft) -> _Drawn:
     for _ in range(draft.random.randint(1, 2)):
         draft.marked(draft.random.randint(1, 4))
@@ -166,6 +194,9 @@ def _terminated_in_department(draft: _Draft) -> _Drawn:
     draft.endless()
     return _CANCELLED, "terminate"
 
+
+SKILL = "skilled"
+"""What some departments can, so that any of them may take a step."""
 
 _DEPARTMENT = "in a department"
 
@@ -183,6 +214,10 @@ KINDS: dict[str, tuple[Callable[[_Draft], _Drawn], int]] = {
     "terminated": (_terminated, 4),
     "cancelled in Temporal": (_cancelled_in_temporal, 3),
     "paused": (_paused, 6),
+    "approved": (_approved, 4),
+    "refused": (_refused, 2),
+    "reset": (_reset, 3),
+    "by requirement": (_by_requirement, 8),
     _DEPARTMENT: (_in_department, 20),
     f"cancelled {_DEPARTMENT}": (_cancelled_in_department, 3),
     f"terminated {_DEPARTMENT}": (_terminated_in_department, 2),
@@ -216,5 +251,6 @@ def _plan(name: str, kind: str, at: float, random: Random, departments: list[str
     if kind == "overdue":
         body["config"] = {"timeout": random.randint(2000, 4000)}
     taken = sum(step["type"] == "checkpoint" for step in draft.steps)
-    order = Order(name, kind, ends, draft.commands, department, checkpoints=taken)
+    order = Order(name, kind, ends, draft.commands, department)
+    order.checkpoints, order.again = taken, act == "reset"
     return Plan(order, at, body, act, random.uniform(0.0, 3.0))

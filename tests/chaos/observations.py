@@ -44,12 +44,15 @@ class Order:
     ends: frozenset[str]
     commands: list[Command]
     department: str | None = None
+    """The one that was named; else the API tells which one took a step."""
     asked_at: float | None = None
     """When the client first asked to start it."""
     run_id: str | None = None
     """The run that the client was told of."""
     checkpoints: int = 0
     """How many are taken of it if it completes."""
+    again: bool = False
+    """Whether it is reset: then its steps run again, in a new workspace."""
     held: list[tuple[float, float]] = field(default_factory=list)
     """From when the run was seen as paused until the client asked to resume it."""
 
@@ -67,6 +70,8 @@ class Run:
     """How many attempts each step says it took, steps counted from 1."""
     outputs: dict[tuple[int, int], str] = field(default_factory=dict)
     """By step and attempt."""
+    departments: dict[int, str] = field(default_factory=dict)
+    """The names of the departments in which its steps ran."""
     checkpoints: list[str] = field(default_factory=list)
     """Ids of those that were taken of it."""
 
@@ -81,7 +86,7 @@ class Frame(NamedTuple):
     event: str
     status: str
     step: str = ""
-    """`index.attempt` of the step that began or ended."""
+    """`number.attempt` of the step that waits in line, begins or ends."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ def habits_of(part: str) -> Habits:
 
 
 def drawn(seed: int, seconds: float, parts: list[str]) -> list[Outage]:
-    """All outages of a chaos; each part has a time line of its own, so that they overlap."""
+    """All outages of a chaos; each part has a time line of its own, so that they overlap. All are
+    over when the time is."""
     found = [outage for part in parts for outage in _line(seed, seconds, part)]
     return sorted(found)
 
@@ -70,6 +71,7 @@ def _line(seed: int, seconds: float, part: str) -> list[Outage]:
     while at < seconds:
         (blow,) = random.choices(list(habits.blows), list(habits.blows.values()))
         down = random.uniform(*(habits.frozen if blow == "stop" else habits.down))
+        down = max(0.1, min(down, seconds - at))
         thawed, ambush = random.random() < 0.75, random.uniform(0.0, _AMBUSH_SECONDS)
         lurks = random.random() < _AMBUSHES
         drawn = Outage(round(at, 2), part, blow, round(down, 2), thawed)
@@ -102,6 +104,7 @@ class Killer:
     stack: Stack
     outages: list[Outage]
     events: Events
+    seconds: float
     blows: Counter[str] = field(default_factory=Counter)
     deaths: Counter[str] = field(default_factory=Counter)
     """Parts that ended without a blow of ours."""
@@ -110,10 +113,9 @@ class Killer:
     last_at: float = 0.0
     """When the last blow was over, in seconds since the epoch."""
     _down: set[str] = field(default_factory=set)
-    _frozen: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
-        """Do all outages at their times."""
+        """Do all outages at their times; what is late is left out, what has begun is ended."""
         begun = time.monotonic()
         lines: dict[str, list[Outage]] = {}
         for outage in self.outages:
@@ -121,30 +123,23 @@ class Killer:
         async with asyncio.TaskGroup() as tasks:
             for line in lines.values():
                 tasks.create_task(self._follow(line, begun))
+        self.last_at = time.time()
 
     async def nurse(self) -> None:
         """Begin again what ends without a blow of ours, as `director up` does; for ever."""
         while True:
             for part in self.stack.ended():
                 if part not in self._down:
-                    self.deaths[part] += 1
+                    self.deaths[f"{part}: {self.stack.code(part)}"] += 1
                     self.stack.begin(part)
             await asyncio.sleep(0.5)
-
-    def heal(self) -> None:
-        """Thaw and begin whatever is not at work, after `run` has ended or was cancelled."""
-        for part in self._frozen:
-            os.kill(self.stack.pid(part), signal.SIGCONT)
-        for part in self.stack.ended():
-            self.stack.begin(part)
-        self._down.clear()
-        self._frozen.clear()
-        self.last_at = time.time()
 
     async def _follow(self, line: list[Outage], begun: float) -> None:
         for outage in line:
             wait = outage.at - (time.monotonic() - begun)
             await asyncio.sleep(max(wait, _LEAST_UP))
+            if time.monotonic() - begun > self.seconds:
+                return
             if outage.ambush is not None:
                 await self.events.next()
                 await asyncio.sleep(outage.ambush)
@@ -152,7 +147,6 @@ class Killer:
                 await self._hit_all(outage)
             elif outage.part not in self._down:
                 await self._hit(outage)
-            self.last_at = time.time()
 
     async def _hit_all(self, outage: Outage) -> None:
         parts = [part for part in self._parts() if part not in self._down]
@@ -180,14 +174,11 @@ class Killer:
     async def _freeze(self, outage: Outage) -> None:
         part = outage.part
         os.kill(self.stack.pid(part), signal.SIGSTOP)
-        self._frozen.add(part)
         await asyncio.sleep(outage.down)
-        if not outage.thawed:
-            await self._end(part, signal.SIGKILL)
-        else:
+        if outage.thawed:
             os.kill(self.stack.pid(part), signal.SIGCONT)
-        self._frozen.discard(part)
-        if not outage.thawed:
+        else:
+            await self._end(part, signal.SIGKILL)
             self.stack.begin(part)
 
     async def _end(self, part: str, number: signal.Signals) -> None:
