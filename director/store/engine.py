@@ -13,6 +13,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 T = TypeVar("T")
 _READ = "director_read"
+_READERS = 2
 
 
 class SchemaError(Exception):
@@ -27,7 +28,8 @@ class SchemaError(Exception):
 
 
 class Store:
-    """Sync sessions behind one small executor.
+    """Sync sessions behind small executors, one for writing and one for reading: what is shown
+    must not wait behind a write that waits for a process that holds the database.
 
     `write` and `read` are for threads (activities), `run` and `fetch` for coroutines (the API).
     A write commits at its end or rolls back; on SQLite it begins IMMEDIATE, since a deferred
@@ -38,7 +40,8 @@ class Store:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self._writing = threading.Lock()
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._writers = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
 
     def create_tables(self) -> None:
         """Make the tables that are missing. Raises SchemaError for such as another version made."""
@@ -63,24 +66,16 @@ class Store:
 
     async def run(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in a write transaction off the event loop."""
-        return await self._off_loop(self.write, fn)
+        return await _off_loop(self._writers, self.write, fn)
 
     async def fetch(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in a reading session off the event loop."""
-        return await self._off_loop(self.read, fn)
-
-    async def _off_loop(self, opened: Callable[[], Any], fn: Callable[[Session], T]) -> T:
-        def work() -> T:
-            with opened() as session:
-                return fn(session)
-
-        context = contextvars.copy_context()  # logs and answers from there know their request
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, context.run, work)
+        return await _off_loop(self._readers, self.read, fn)
 
     def close(self) -> None:
-        """End the executor and the connections."""
-        self._executor.shutdown()
+        """End the executors and the connections."""
+        self._writers.shutdown()
+        self._readers.shutdown()
         self.engine.dispose()
 
 
@@ -93,6 +88,17 @@ def _missing_columns(connection: Connection) -> list[str]:
         for column in table.columns
         if column.name not in there.get(table.name, {column.name})
     ]
+
+
+async def _off_loop(
+    executor: ThreadPoolExecutor, opened: Callable[[], Any], fn: Callable[[Session], T]
+) -> T:
+    def work() -> T:
+        with opened() as session:
+            return fn(session)
+
+    context = contextvars.copy_context()  # logs and answers from there know their request
+    return await asyncio.get_running_loop().run_in_executor(executor, context.run, work)
 
 
 def _engine(url: str) -> Engine:

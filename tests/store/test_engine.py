@@ -1,8 +1,12 @@
-"""A database that does not fit is refused before anything is written into it."""
+"""The database: what does not fit is refused, and reading does not wait for writing."""
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlmodel import Session, select
 
 from director.store.engine import SchemaError, Store
 
@@ -35,4 +39,20 @@ def test_a_database_of_another_version_is_refused_with_what_it_lacks(path: Path)
     with store.engine.begin() as connection:
         names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name = 'tickets'")
         assert names.all() == [], "nothing was made in it"
+    store.close()
+
+
+async def test_reading_does_not_wait_for_a_write_that_another_process_holds_up(path: Path) -> None:
+    store = opened(path)
+
+    def one(session: Session) -> int:
+        return session.exec(select(1)).one()
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as frozen:
+        frozen.execute("BEGIN IMMEDIATE")
+        writing = asyncio.create_task(store.run(one))
+        assert await asyncio.wait_for(store.fetch(one), 5) == 1
+        assert not writing.done()
+        frozen.execute("ROLLBACK")
+        assert await writing == 1
     store.close()
