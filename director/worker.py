@@ -92,7 +92,8 @@ class WorkerHost:
         threads = ThreadPoolExecutor(2 * self._places + 2 * _CONTROL_SLOTS)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._keeper.keeping(stopped))
-            for worker in self._workers(threads) if not stopped.is_set() else ():
+            workers = self._workers(threads) if not stopped.is_set() else []
+            for worker in workers:
                 await stack.enter_async_context(worker)
             log.info("worker serves", host=self._host_id, places=self._places)
             while not stopped.is_set():
@@ -100,6 +101,8 @@ class WorkerHost:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopped.wait(), _RECONCILE_LOOK_SECONDS)
             log.info("worker stops; commands in sandboxes go on")
+            # all at once: what one of them still serves must not keep the others
+            await asyncio.gather(*(worker.shutdown() for worker in workers))
         threads.shutdown()
 
     def _workers(self, threads: ThreadPoolExecutor) -> list[Worker]:
