@@ -26,9 +26,11 @@ def append(session: Session, row: OutputRow) -> None:
     session.flush()
 
 
-def forget(session: Session, run_id: str, step: int, attempt: int) -> None:
-    """Drop what an attempt recorded, because its command was lost and runs again."""
-    for row in session.exec(select(OutputRow).where(*_of(run_id, step, attempt))):
+def forget(session: Session, run_id: str, step: int, attempt: int | None = None) -> None:
+    """Drop what an attempt recorded, or all attempts of a step: its command runs again."""
+    attempts = [] if attempt is None else [OutputRow.attempt == attempt]
+    of_step = (OutputRow.run_id == run_id, OutputRow.step == step, *attempts)
+    for row in session.exec(select(OutputRow).where(*of_step)):
         session.delete(row)
     session.flush()
 

@@ -155,6 +155,7 @@ def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
             _move(step, StepStatus.PENDING)
             step.result, step.error, step.ended_at = None, None, None
             session.add(step)
+            outputs.forget(session, run.id, step.index)
     session.flush()
     return granted
 

@@ -187,6 +187,20 @@ def test_a_repeated_command_begins_with_no_output(store: Store, run_id: str) -> 
         assert outputs.recorded(session, run_id, 0, 1, "stdout") == 0
 
 
+def test_a_step_that_is_reset_shows_nothing_of_what_its_execution_before_wrote(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        piece = {"run_id": run_id, "step": 0, "attempt": 1, "stream": "stdout"}
+        outputs.append(session, OutputRow(**piece, offset=0, size=5, hash="h"))
+
+    assert opened(store, key(run_id, temporal="t2")) == "go"
+
+    with store.read() as session:
+        assert outputs.recorded(session, run_id, 0, 1, "stdout") == 0
+
+
 def test_a_failure_before_the_last_attempt_shows_as_retrying_and_is_an_outcome(
     store: Store, run_id: str
 ) -> None:
