@@ -123,6 +123,8 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     session.add(run)
     if before in (None, key.temporal_run_id):
         return []
+    for index in range(key.index, run.total_steps):
+        outputs.forget(session, run.id, index)  # their attempts are counted from 1 again
     return begin_again(session, run, key.index)
 
 
@@ -155,7 +157,6 @@ def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
             _move(step, StepStatus.PENDING)
             step.result, step.error, step.ended_at = None, None, None
             session.add(step)
-            outputs.forget(session, run.id, step.index)
     session.flush()
     return granted
 
