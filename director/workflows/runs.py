@@ -204,7 +204,7 @@ class DirectorWorkflow:
     async def _attempt(self, plan: StepPlan) -> StepOutcome:
         """One attempt of a step as its user counts: asked for until it has an outcome."""
         attempt = self._story.began(plan)
-        waits = 0
+        self._scheduled, waits = workflow.now(), 0
         while True:
             self._show()
             outcome = await self._asked(plan, attempt)
@@ -221,8 +221,7 @@ class DirectorWorkflow:
         return outcome
 
     async def _asked(self, plan: StepPlan, attempt: int) -> StepOutcome:
-        self._scheduled, self._began = workflow.now(), None
-        self._granted = self._decided = False
+        self._began, self._granted, self._decided = None, False, False
         handle = workflow.start_activity(
             names.RUN_STEP,
             StepInput(
