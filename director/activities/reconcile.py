@@ -69,10 +69,10 @@ class ReconcileActivities:
             name = getattr(part, "__name__", repr(part)).strip("_")
             log.warning("a part of reconcile failed", part=name, why=_why(error))
 
-    async def _open_runs(self, *, begun: bool) -> list[RunRow]:
+    async def _open_runs(self, *, begun: bool, age: timedelta = _YOUNG) -> list[RunRow]:
         def load() -> list[RunRow]:
             known = col(RunRow.temporal_run_id).is_not(None)
-            old = col(RunRow.updated_at) < utc_now() - _YOUNG
+            old = col(RunRow.updated_at) <= utc_now() - age
             with self.store.read() as session:
                 wanted = select(RunRow).where(still_open(), old, known if begun else ~known)
                 return list(session.exec(wanted))
@@ -125,7 +125,8 @@ class ReconcileActivities:
         await asyncio.to_thread(self.closed.close, run_id, WorkflowExecutionStatus.CANCELED)
 
     async def _settle_closed(self) -> None:
-        begun = await self._open_runs(begun=True)
+        # young ones too: a run writes its end before its execution closes
+        begun = await self._open_runs(begun=True, age=timedelta(0))
         for start in range(0, len(begun), _BATCH):
             ids = ", ".join(f"'{run.id}'" for run in begun[start : start + _BATCH])
             query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"

@@ -207,7 +207,7 @@ class ScriptedRuntime:
                 return
             del self._sandboxes[sandbox_id]
         for execution in sandbox.executions.values():
-            execution.kill()
+            execution.end(Cause.LOST)
         shutil.rmtree(sandbox.workspace)
         self.removed.append(sandbox_id)
 

@@ -67,7 +67,7 @@ def test_a_long_command_can_be_ended(sandboxed, end):
         "kill": Cause.KILLED,
         "timeout": Cause.TIMEOUT,
         "lose": Cause.LOST,
-        "remove": Cause.KILLED,
+        "remove": Cause.LOST,
     }
     assert execution.wait(5).cause is causes[end]
     assert execution.wait(0).exit_code == 137
@@ -90,7 +90,7 @@ def test_another_epoch_is_made_anew_and_the_older_one_ends(sandboxed):
     execution = runtime.run("sbx_1", command())
     later = SPEC.model_copy(update={"epoch": 1})
     assert [runtime.create(later).created for _ in range(2)] == [True, False]
-    assert execution.wait(5).cause is Cause.KILLED
+    assert execution.wait(5).cause is Cause.LOST
     assert [sandbox.epoch for sandbox in runtime.sandboxes()] == [1]
 
 
