@@ -14,7 +14,7 @@ from e2e.listening import frames, listening
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(300)]
 
-LANES = 4
+LANES = 6
 """Directors that walk at the same time: most of a takeover is waiting for a heartbeat."""
 
 TESTS = Path(__file__).parents[1]

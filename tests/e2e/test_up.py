@@ -8,11 +8,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Self
 
+import httpx
 import pytest
 from e2e.installation import User, containers, listening, quiet_ports, remove_containers, until
+
+from director.machine.engine import alive
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -127,11 +131,26 @@ def director(command: str, environ: dict[str, str]) -> subprocess.CompletedProce
 
 def processes(home: Path) -> list[str]:
     """Command lines of all processes that were started for a home, but for Python's own."""
+    return [line for _, line in _processes(home)]
+
+
+def kill_all(home: Path, parent: Up) -> None:
+    """Kill `director up` and all its parts at the same moment, as far as there is one."""
+    pids = [pid for pid, _ in _processes(home)]
+    assert parent.process.pid in pids
+    assert len(pids) >= 5, "up itself, Temporal, the API and two workers"
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    parent.ended()
+
+
+def _processes(home: Path) -> list[tuple[int, str]]:
     mark, found = f"DIRECTOR_HOME={home}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if mark in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_bytes().decode())
+                line = (process / "cmdline").read_bytes().decode()
+                found.append((int(process.name), line))
         except OSError:
             continue
     return found
@@ -176,6 +195,90 @@ def test_ctrl_c_stops_everything_and_up_again_goes_on_with_the_run(
     assert (ended["runId"], ended["status"]) == (run["runId"], "completed")
     assert after.output(ended, 1) == "line 1\nline 2\nline 3\nline 4\n"
     assert containers(home) == []
+
+
+def test_everything_is_killed_at_once_and_up_goes_on_and_what_was_paused_stays_paused(
+    up: Callable[[], Up], user: Callable[[Up], User], home: Path, environ: dict[str, str]
+) -> None:
+    environ["DIRECTOR_WORKERS"] = "2"
+    first = up()
+    before = user(first)
+    counts = before.workflow(
+        "for n in 1 2 3 4 5 6; do echo $n | tee -a n.txt; sleep 1; done; cat n.txt"
+    )
+    holds = before.workflow("echo first >> ran.txt; sleep 1", "echo second >> ran.txt; cat ran.txt")
+    held = before.start(holds)
+    until(lambda: before.status(holds)["steps"][0]["status"] == "running", "the first step runs")
+    before.call("POST", f"/workflows/{holds}/pause")
+    until(lambda: before.status(holds)["status"] == "paused", "it is paused")
+    counted = before.start(counts)
+    until(lambda: "2" in before.output(counted, 1), "the command counts")
+    kill_all(home, first)
+    assert len(_running(home)) > 0, "the command goes on"
+
+    after = user(up())
+    run = after.ended(counts)
+    assert (run["runId"], run["status"]) == (counted["runId"], "completed")
+    numbers = "1\n2\n3\n4\n5\n6\n"
+    assert after.output(run, 1) == numbers + numbers
+    still = after.status(holds)
+    assert (still["runId"], still["status"]) == (held["runId"], "paused")
+    assert [step["status"] for step in still["steps"]] == ["completed", "pending"]
+    after.call("POST", f"/workflows/{holds}/resume")
+    resumed = after.ended(holds)
+    assert resumed["status"] == "completed", resumed["error"]
+    assert after.output(resumed, 2) == "first\nsecond\n"
+    assert containers(home) == []
+
+
+def test_up_is_killed_alone_and_the_next_waits_for_its_parts(
+    up: Callable[[], Up], user: Callable[[Up], User], home: Path
+) -> None:
+    first = up()
+    before = user(first)
+    workflow_id = before.workflow("for n in 1 2 3 4; do echo line $n; sleep 1; done")
+    run = before.start(workflow_id)
+    until(lambda: "line 1" in before.output(run, 1), "the command runs")
+    first.process.kill()
+    first.ended()
+    second = up()
+    assert first.addresses == second.addresses, "the ports are free again"
+    after = user(second)
+    assert after.ended(workflow_id)["status"] == "completed"
+    assert after.output(run, 1) == "line 1\nline 2\nline 3\nline 4\n"
+    assert len([line for line in processes(home) if "start-dev" in line]) == 1
+
+
+def test_parts_that_are_killed_again_and_again_are_started_again_and_again(
+    up: Callable[[], Up], user: Callable[[Up], User], home: Path
+) -> None:
+    running = up()
+    for part in ("temporal", "director.api", "director.worker") * 7:
+        (victim,) = until(partial(found, home, part), f"{part} runs")
+        os.kill(victim, signal.SIGKILL)
+        until(partial(ended, victim), f"{part} has ended")
+    assert running.process.poll() is None, running.text
+    until(lambda: ready(running.addresses[0]), "all parts answer")
+    assert user(running).run("echo on")["status"] == "completed"
+    assert running.text.count("was killed by SIGKILL and is started again") == 21
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone."""
+    return not alive(pid)
+
+
+def ready(api: str) -> bool:
+    """Whether all parts answer."""
+    try:
+        return httpx.get(f"{api}/readyz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def found(home: Path, part: str) -> list[int]:
+    """The processes of a part."""
+    return [pid for pid, line in _processes(home) if f"{part}\0" in line]
 
 
 def test_down_stops_what_another_process_serves_and_its_sandboxes(
