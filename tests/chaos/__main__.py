@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from chaos.campaign import RUNS_PER_MINUTE, run_chaos
+from chaos.campaign import RUNS_PER_MINUTE, chaos
 from chaos.checker import check
 from chaos.report import show
 from e2e.installation import quiet_ports, remove_containers
@@ -23,14 +23,8 @@ def main(arguments: list[str]) -> int:
     console = Console(width=100 if not sys.stdout.isatty() else None)
     home = Path(tempfile.mkdtemp(prefix="director-chaos-"))
     console.print(f"seed {wanted.seed}: SECONDS={wanted.seconds:g} SEED={wanted.seed} make chaos")
-    record = run_chaos(
-        home,
-        quiet_ports(),
-        wanted.image or _image(console),
-        wanted.seed,
-        wanted.seconds,
-        per_minute=wanted.per_minute,
-    )
+    image = wanted.image or _image(console)
+    record = chaos(home, quiet_ports(), image, wanted.seed, wanted.seconds, wanted.per_minute).run()
     figures = check(record.seen, doubles=not wanted.allow_doubles)
     show(console, record, figures)
     remove_containers(home)

@@ -26,6 +26,7 @@ from director.cli.stack import Ports, Stack
 Json = dict[str, Any]
 
 WORKERS, LISTENERS = 3, 3
+_WORKERS = ["worker", "worker-2", "worker-3"]
 LIMITS = {"narrow": 1, "pair": 2, "crew": 3}
 """The departments, and how many of their steps may run at once."""
 
@@ -33,6 +34,7 @@ RUNS_PER_MINUTE = 70.0
 DRAIN_SECONDS = 60.0
 """Within this time after the last blow everything must have ended: else it is lost."""
 
+_LINE_SECONDS = 10.0
 _WIDTH_SECONDS = 20.0
 _LEFT_SECONDS = 6.0
 _HEARD_SECONDS = 10.0
@@ -68,48 +70,61 @@ class Scene:
     events: Events
 
 
-def run_chaos(
+@dataclass(frozen=True)
+class Campaign:
+    """What is done to a Director that begins in a home of its own."""
+
+    home: Path
+    ports: Ports
+    image: str
+    seed: int
+    seconds: float
+    plans: Sequence[Plan]
+    outages: Sequence[Outage]
+    limits: dict[str, int]
+    """`maxConcurrentTasks` of each department."""
+
+    def run(self) -> Record:
+        """Do it, and give what was seen."""
+        return asyncio.run(self._run())
+
+    async def _run(self) -> Record:
+        record, this = Record(self.seed, self.seconds, self.home), secrets.token_hex(8)
+        environ = {"DIRECTOR_SANDBOX_IMAGE": self.image, MARK: this}
+        with Stack(self.home, self.ports, environ, workers=WORKERS) as stack:
+            async with _scene(stack, self.seed, self.limits) as scene:
+                await _storm(scene, record, self)
+                record.seen.widths = [await _width(scene, name) for name in self.limits]
+                await _look_up(scene, record.seen)
+                await _heard(scene, record)
+                _note(scene, record)
+            record.seen.ledgers = scene.witness.ledgers()
+        record.seen.remains = await _settled_remains(self.home, this)
+        return record
+
+
+def chaos(
     home: Path,
     ports: Ports,
     image: str,
     seed: int,
     seconds: float,
-    *,
     per_minute: float = RUNS_PER_MINUTE,
-) -> Record:
-    """The mixed load under seeded outages; everything follows from the seed but the timing."""
+) -> Campaign:
+    """Every kind of run, while every part is hit; all but the timing follows from the seed."""
     plans = load.drawn(seed, seconds, per_minute, list(LIMITS))
-    parts = [
-        "temporal",
-        "api",
-        *(f"worker-{n}" if n > 1 else "worker" for n in range(1, WORKERS + 1)),
-    ]
-    blows = outages.drawn(seed, seconds, [*parts, outages.ALL])
-    return asyncio.run(_campaign(home, ports, image, seed, seconds, plans, blows, LIMITS))
+    parts = ["temporal", "api", *_WORKERS, outages.ALL]
+    blows = outages.drawn(seed, seconds, parts)
+    return Campaign(home, ports, image, seed, seconds, plans, blows, LIMITS)
 
 
-async def _campaign(
-    home: Path,
-    ports: Ports,
-    image: str,
-    seed: int,
-    seconds: float,
-    plans: Sequence[Plan],
-    blows: list[Outage],
-    limits: dict[str, int],
-) -> Record:
-    record, this = Record(seed, seconds, home), secrets.token_hex(8)
-    environ = {"DIRECTOR_SANDBOX_IMAGE": image, MARK: this}
-    with Stack(home, ports, environ, workers=WORKERS) as stack:
-        async with _scene(stack, seed, limits) as scene:
-            await _storm(scene, record, plans, blows)
-            record.seen.widths = [await _width(scene, name) for name in limits]
-            await _look_up(scene, record.seen)
-            await _heard(scene, record)
-            _note(scene, record)
-        record.seen.ledgers = scene.witness.ledgers()
-    record.seen.remains = await _settled_remains(home, this)
-    return record
+def line(
+    home: Path, ports: Ports, image: str, seed: int, seconds: float, *, runs: int, limit: int
+) -> Campaign:
+    """Many runs of one department at once, while workers are hit."""
+    plans = load.in_line(seed, runs, _LINE_SECONDS / runs, "crew")
+    blows = outages.drawn(seed, seconds, _WORKERS)
+    return Campaign(home, ports, image, seed, seconds, plans, blows, {"crew": limit})
 
 
 @asynccontextmanager
@@ -159,11 +174,12 @@ async def _in_background(*work: Coroutine[Any, Any, None]) -> AsyncIterator[None
                 task.cancel()
 
 
-async def _storm(scene: Scene, record: Record, plans: Sequence[Plan], blows: list[Outage]) -> None:
+async def _storm(scene: Scene, record: Record, campaign: Campaign) -> None:
     """Serve all customers while the killer is at work, then until they are content."""
-    killer, begun = Killer(scene.stack, blows, scene.events, record.seconds), time.monotonic()
-    record.seen.orders = [plan.order for plan in plans]
-    served = [asyncio.create_task(scene.customers.serve(plan, begun)) for plan in plans]
+    killer = Killer(scene.stack, campaign.outages, scene.events, campaign.seconds)
+    begun = time.monotonic()
+    record.seen.orders = [plan.order for plan in campaign.plans]
+    served = [asyncio.create_task(scene.customers.serve(plan, begun)) for plan in campaign.plans]
     async with _in_background(killer.nurse()):
         await killer.run()
         await asyncio.sleep(max(0.0, begun + record.seconds - time.monotonic()))

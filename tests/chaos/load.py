@@ -185,6 +185,11 @@ def _in_department(draft: _Draft) -> _Drawn:
     return _COMPLETED, "watch"
 
 
+def _short(draft: _Draft) -> _Drawn:
+    draft.marked(draft.random.randint(1, 2))
+    return _COMPLETED, "watch"
+
+
 def _cancelled_in_department(draft: _Draft) -> _Drawn:
     draft.endless()
     return _CANCELLED, "cancel"
@@ -225,6 +230,12 @@ KINDS: dict[str, tuple[Callable[[_Draft], _Drawn], int]] = {
 """Each kind with its share."""
 
 
+def _drawing(kind: str) -> tuple[Callable[[_Draft], _Drawn], bool]:
+    if kind == "in line":
+        return _short, True
+    return KINDS[kind][0], _DEPARTMENT in kind
+
+
 def drawn(seed: int, seconds: float, per_minute: float, departments: list[str]) -> list[Plan]:
     """The plans of all clients, by the time at which they come. Every kind is there once, where
     there are as many plans as kinds."""
@@ -243,10 +254,21 @@ def drawn(seed: int, seconds: float, per_minute: float, departments: list[str]) 
     ]
 
 
+def in_line(seed: int, count: int, every: float, department: str) -> list[Plan]:
+    """Short runs of one step in one department, asked for one after the other."""
+    random = Random(f"{seed}: line")
+    names = [f"c{number:04}" for number in range(1, count + 1)]
+    return [
+        _plan(name, "in line", number * every, random, [department])
+        for number, name in enumerate(names)
+    ]
+
+
 def _plan(name: str, kind: str, at: float, random: Random, departments: list[str]) -> Plan:
     draft = _Draft(name, random)
-    ends, act = KINDS[kind][0](draft)
-    department = random.choice(departments) if _DEPARTMENT in kind else None
+    draw, needs_department = _drawing(kind)
+    ends, act = draw(draft)
+    department = random.choice(departments) if needs_department else None
     body: Json = {"name": name, "steps": draft.steps, "workspace": {"files": FILES}}
     if kind == "overdue":
         body["config"] = {"timeout": random.randint(2000, 4000)}

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -102,7 +103,7 @@ class Killer:
     """Does what was drawn to the parts of a stack, and begins again what has ended."""
 
     stack: Stack
-    outages: list[Outage]
+    outages: Sequence[Outage]
     events: Events
     seconds: float
     blows: Counter[str] = field(default_factory=Counter)

@@ -56,7 +56,7 @@ def facts(record: Record) -> dict[str, str]:
         "connections of listeners": str(record.connections),
         "frames": str(sum(map(len, record.seen.heard))),
         "last end after the last blow": f"{max(ends, default=0) - record.last_blow:.1f} s",
-        "longest from a command's end to its run's": f"{_longest(record):.1f} s",
+        "longest after its last sign of life too": _slowest(record),
     }
 
 
@@ -69,10 +69,15 @@ def _commands(record: Record) -> int:
     return len({line.nonce for text in texts for line in lines(text)})
 
 
-def _longest(record: Record) -> float:
-    waits = [0.0]
+def _slowest(record: Record) -> str:
+    """The run that took longest to end after its last command and the last blow were over."""
+    waits = [(0.0, "none")]
+    kinds = {order.name: order.kind for order in record.seen.orders}
     for run in record.seen.runs:
         found = [line for text in record.seen.ledgers.get(run.id, []) for line in lines(text)]
-        if run.completed_at is not None and found:
-            waits.append(run.completed_at - max(line.at for line in found))
-    return max(waits)
+        if run.completed_at is not None and run.name in kinds:
+            last = max((line.at for line in found), default=run.created_at)
+            waited = run.completed_at - max(last, record.last_blow)
+            waits.append((waited, f"{run.name}, {kinds[run.name]}"))
+    seconds, name = max(waits)
+    return f"{seconds:.1f} s ({name})"
