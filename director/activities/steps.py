@@ -29,6 +29,10 @@ from director.store.steps import Closed, Opened, StaleAttemptError, StepKey
 
 log = structlog.get_logger()
 
+_TRIES = 100_000
+"""More tries than Temporal makes of one activity in a week. A step that was set down, to stand in
+line or to be approved, is taken up by another activity, whose tries count from 1 again."""
+
 _PASSING = (SandboxError, OperationalError, OSError, ApplicationError)
 """What may be over at the next attempt: Temporal tries the activity again, without end."""
 
@@ -171,5 +175,5 @@ def _key(step: StepInput) -> StepKey:
         index=step.index,
         attempt=step.attempt,
         temporal_run_id=info.workflow_run_id or "",
-        activity_attempt=info.attempt,
+        activity_attempt=int(info.activity_id) * _TRIES + info.attempt,
     )

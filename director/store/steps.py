@@ -21,7 +21,8 @@ from director.store.tickets import Taken
 
 @dataclass(frozen=True)
 class StepKey:
-    """Who writes: the step, the attempt as its user counts, and Temporal's own two counts."""
+    """Who writes: the step, the attempt as its user counts, Temporal's execution, and a count that
+    rises with every try of every activity of it."""
 
     run_id: str
     index: int

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from support.scripts import Gates
 from support.server import free_port
 from temporalio.client import Client
+from temporalio.worker import Interceptor
 from websockets.asyncio.client import ClientConnection, connect
 
 from director.api.app import create_app
@@ -114,8 +115,8 @@ class Stack:
         await self.call("POST", "/users", body)
         return await logged_in(self.url, username)
 
-    async def start_worker(self) -> None:
-        """Serve runs with the scripted sandboxes."""
+    async def start_worker(self, *interceptors: Interceptor) -> None:
+        """Serve runs with the scripted sandboxes. Interceptors see each activity."""
         host = WorkerHost(
             self.temporal,
             self.store,
@@ -124,6 +125,7 @@ class Stack:
             host_id="scripted",
             image="scripted-image",
             places=16,
+            interceptors=interceptors,
         )
         self._stopped = asyncio.Event()
         self._worker = asyncio.create_task(host.run(self._stopped))
