@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "guarantees.md").read_text()
 NAMED = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)
-UNTESTED = ("**Not promised:**",)
+UNTESTED = "**Not promised:**"
 
 
 def test_every_test_that_the_page_names_is_there() -> None:
@@ -22,4 +22,4 @@ def test_every_test_that_the_page_names_is_there() -> None:
 def test_every_promise_of_the_page_names_a_test() -> None:
     rows = [line for line in PAGE.splitlines() if line.startswith("| **")]
     assert len(rows) > 20
-    assert [row for row in rows if "tests/" not in row and not any(no in row for no in UNTESTED)] == []
+    assert [row for row in rows if "tests/" not in row and UNTESTED not in row] == []

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from temporalio.common import RetryPolicy
 
-HEARTBEAT_TIMEOUT = timedelta(seconds=4)
+HEARTBEAT_TIMEOUT = timedelta(seconds=3)
 """After a worker's death its activities go to the next one this much later, at the latest."""
 
 STEP_SLACK = timedelta(minutes=30)
