@@ -41,7 +41,7 @@ docs: setup
 
 # On purpose only: tests replay these with the workflow code of today.
 histories: setup
-	@.venv/bin/python tests/replay/record.py
+	@.venv/bin/python tests/replay/record.py $(SHAPES)
 
 clean:
 	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""Record a history of each shape of run, on purpose only: `make histories`.
+"""Record a history of each shape of run, on purpose only: `make histories SHAPES="queued lost"`.
 
 A test replays them with the workflow code of today: a change that would break runs which are
 going on somewhere fails there, and wants `workflow.patched`."""
@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,35 +16,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support.server import TemporalServer
 from support.stack import Data, Stack, running_stack
 from temporalio.client import WorkflowExecutionStatus
+from workflows.test_hosts import Machine, until
 
 FOLDER = Path(__file__).parent / "histories"
 VERIFY = {"type": "verify", "criteria": "exit code is 0"}
 RETRIED = {**VERIFY, "retry": {"maxAttempts": 2, "backoff": 10}}
 
 
-async def record() -> None:
-    """Run each shape and write its history."""
+async def record(shapes: list[str]) -> None:
+    """Run each shape, or those that are named, and write its history."""
     with tempfile.TemporaryDirectory() as name:
         server = TemporalServer(Path(name))
         server.start()
         try:
             async with running_stack(Path(name), server.address, "record") as stack:
-                for shape, run in (await _runs(stack)).items():
-                    await _write(stack, shape, run)
+                for shape in shapes or list(SHAPES):
+                    await _write(stack, shape, await SHAPES[shape](stack))
         finally:
             server.kill()
-
-
-async def _runs(stack: Stack) -> dict[str, Data]:
-    return {
-        "completed": await stack.run("say x", VERIFY, {"type": "checkpoint", "name": "c"}),
-        "failed": await stack.run("fail 1", "say never"),
-        "repeated": await stack.run("fail 1", RETRIED),
-        "lasting": await stack.run("last 2.5"),
-        "timed_out": await stack.run("wait ever", config={"timeout": 1100}),
-        "paused": await _paused(stack),
-        "cancelled": await _cancelled(stack),
-    }
 
 
 async def _paused(stack: Stack) -> Data:
@@ -63,6 +53,77 @@ async def _cancelled(stack: Stack) -> Data:
     await stack.start(workflow["id"])
     await stack.until(workflow["id"], "running")
     return dict(await stack.call("POST", f"/workflows/{workflow['id']}/cancel?wait=30"))
+
+
+async def _queued(stack: Stack) -> Data:
+    """In line, paused there, and granted a slot after it has gone on."""
+    pool = await stack.call(
+        "POST",
+        "/departments",
+        {
+            "sessionId": (await stack.session())["id"],
+            "name": "d",
+            "domain": "d",
+            "config": {"maxConcurrentTasks": 1},
+        },
+    )
+    fields = {"session_id": pool["sessionId"], "departmentId": pool["id"]}
+    first = await stack.workflow("wait line", **fields)
+    second = await stack.workflow("say a", "say b", **fields)
+    await stack.start(first["id"])
+    await stack.until(first["id"], "running")
+    await stack.start(second["id"])
+    while (await stack.call("GET", f"/departments/{pool['id']}/metrics"))["queuedTasks"] == 0:
+        await asyncio.sleep(0.02)
+    await stack.call("POST", f"/workflows/{second['id']}/pause?wait=10")
+    await stack.call("POST", f"/workflows/{second['id']}/resume?wait=10")
+    stack.gates.open("line")
+    return await stack.ended(second["id"])
+
+
+async def _approved(stack: Stack) -> Data:
+    workflow = await stack.workflow("say a", {"type": "verify", "criteria": "approved"}, "say b")
+    await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "waiting")
+    path = f"/workflows/{workflow['id']}/signals/approve"
+    await stack.call("POST", path, {"approved": True})
+    return await stack.ended(workflow["id"])
+
+
+async def _undecided(stack: Stack) -> Data:
+    return await stack.run({"type": "verify", "criteria": "approved", "timeout": 300})
+
+
+async def _lost(stack: Stack) -> Data:
+    """The host of the sandbox is lost, and the steps behind the checkpoint are repeated."""
+    await stack.stop_worker()
+    one, two = Machine(stack, "one"), Machine(stack, "two")
+    await one.start()
+    workflow = await stack.workflow("say a", {"type": "checkpoint"}, "say b", "wait lost")
+    await stack.start(workflow["id"])
+    await until(lambda: len(one.runtime.ran) == 3, "the last step runs")
+    await two.start()
+    await one.stop()
+    stack.gates.open("lost")
+    run = await stack.ended(workflow["id"])
+    await two.stop()
+    await stack.start_worker()
+    return run
+
+
+SHAPES: dict[str, Callable[[Stack], Awaitable[Data]]] = {
+    "completed": lambda stack: stack.run("say x", VERIFY, {"type": "checkpoint", "name": "c"}),
+    "failed": lambda stack: stack.run("fail 1", "say never"),
+    "repeated": lambda stack: stack.run("fail 1", RETRIED),
+    "lasting": lambda stack: stack.run("last 2.5"),
+    "timed_out": lambda stack: stack.run("wait ever", config={"timeout": 1100}),
+    "paused": _paused,
+    "cancelled": _cancelled,
+    "queued": _queued,
+    "approved": _approved,
+    "undecided": _undecided,
+    "lost": _lost,
+}
 
 
 async def _write(stack: Stack, shape: str, run: Data) -> None:
@@ -86,4 +147,4 @@ def _impersonal(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(record())
+    asyncio.run(record(sys.argv[1:]))
