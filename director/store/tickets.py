@@ -233,8 +233,15 @@ def _keep_place(session: Session, own: list[TicketRow], pools: list[DepartmentRo
 
 
 def _ticket(run: RunRow, pool: str, step: int) -> TicketRow:
+    """A run stands in line since it was asked for, and once it has begun since its step is to:
+    what a dying worker costs it on the way here must not let others pass."""
     return TicketRow(
-        pool=pool, run_id=run.id, step=step, priority=run.priority, owner_id=run.owner_id
+        pool=pool,
+        run_id=run.id,
+        step=step,
+        priority=run.priority,
+        owner_id=run.owner_id,
+        enqueued_at=utc_now() if run.started_at else run.created_at,
     )
 
 

@@ -129,6 +129,11 @@ class Span(NamedTuple):
     """Its number and attempt."""
     label: str
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which attempt of which step it is."""
+        return self.run_id, self.step
+
 
 def _what(order: Order, run: Run) -> str:
     return f"{order.name} ({order.kind}, {run.id}, {run.status})"
@@ -322,29 +327,43 @@ def _out_of_order(evidence: _Evidence) -> Iterator[str]:
     """Slots are granted in the order of the line. Whoever stood before a step that begins and has
     not begun has therefore got a slot: these, and those at work, cannot be more than there are
     slots, whatever died in between."""
-    places = _places_in_line(evidence.seen)
+    line = _line(evidence.seen)
     for department, spans in evidence.spans.items():
         limit = evidence.seen.limits[department]
         for span in spans:
-            own = places.get((span.run_id, span.step), inf)
             passed = [
                 other
                 for other in spans
-                if other.begin > span.begin and places.get((other.run_id, other.step), inf) < own
+                if other.begin > span.begin and line[other.key].is_before(line[span.key])
             ]
             if passed and len(passed) + len(_at_work(spans, span.begin)) > limit:
                 names = ", ".join(f"{one.label} ({one.step})" for one in passed)
                 yield f"{department} (limit {limit}): {span.label} ({span.step}) passed {names}"
 
 
-def _places_in_line(seen: Observations) -> dict[tuple[str, str], int]:
-    """The cursor at which each attempt of a step joined the line for the last time, or began."""
-    found: dict[tuple[str, str], int] = {}
+class _Place(NamedTuple):
+    """Where a step stands in line, by the cursors of the events that tell it."""
+
+    since: float = inf
+    """When its run was asked for, or once that has begun, when the step joined the line."""
+    joined: float = inf
+
+    def is_before(self, other: "_Place") -> bool:
+        """Whether it is certain: it is older, and was there when the other came."""
+        return self.since < other.since and self.joined < other.joined
+
+
+def _line(seen: Observations) -> dict[tuple[str, str], _Place]:
+    found: dict[tuple[str, str], _Place] = defaultdict(_Place)
+    asked: dict[str, int] = {}
     for frame in sorted({frame for frames in seen.heard for frame in frames}):
-        if frame.event == "step.queued":
-            found[frame.subject, frame.step] = frame.id
-        elif frame.event == "step.started":
-            found.setdefault((frame.subject, frame.step), frame.id)
+        key = (frame.subject, frame.step)
+        if frame.event == "workflow.queued":
+            asked[frame.subject] = frame.id
+        elif frame.event == "step.queued" or (frame.event == "step.started" and key not in found):
+            found[key] = _Place(asked.get(frame.subject, frame.id), frame.id)
+        if frame.event == "step.started":
+            asked.pop(frame.subject, None)
     return found
 
 

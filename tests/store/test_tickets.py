@@ -22,6 +22,7 @@ from director.domain.departments import (
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
+from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
 from director.store import departments, runs, sessions, tickets, workflows
@@ -153,6 +154,25 @@ def drained(office: Office, holder: str) -> list[str]:
         (holder,) = granted
         order.append(holder)
     return order
+
+
+def test_runs_that_were_asked_for_first_are_served_first_also_where_they_come_late(
+    office: Office,
+) -> None:
+    pool = office.department(1)
+    first, second, third = office.runs(3, pool)
+    assert office.taken(first, third, second) == [HELD, WAITING, WAITING]
+
+    assert office.release(first) == [second]
+
+
+def test_the_later_steps_of_a_run_stand_in_line_since_they_came(office: Office) -> None:
+    pool = office.department(1)
+    old, first, second = office.runs(3, pool)
+    office.set(old, started_at=utc_now())
+    assert office.taken(first, second, old) == [HELD, WAITING, WAITING]
+
+    assert office.release(first) == [second]
 
 
 def test_a_step_without_a_department_needs_no_ticket(office: Office) -> None:
@@ -602,7 +622,9 @@ class Model:
         self.wishing: set[str] = set()
         self.held: dict[str, str] = {}
         self.line: dict[str, int] = {}
-        self._clock = itertools.count()
+        self.asked: dict[str, int] = {}
+        """When each run that has not begun was asked for, before everything else."""
+        self._clock = itertools.count(1000)
 
     def room(self, pool: str) -> float:
         if self.statuses[pool] == DepartmentStatus.PAUSED:
@@ -646,7 +668,7 @@ class Model:
         if self.room(best) > 0 and self.going[run]:
             self._hold(run, best)
         else:
-            self.line[run] = next(self._clock)
+            self.line[run] = self.asked.get(run, next(self._clock))
 
     def _roominess(self, pool: str) -> tuple[Any, ...]:
         return -self.room(pool), list(self.held.values()).count(pool), pool
@@ -667,7 +689,7 @@ def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: i
     names = [office.department(limit=limit) for limit in (1, 2, 3)]
     model.limits = dict(zip(names, (1, 2, 3), strict=True))
     model.statuses = dict.fromkeys(names, DepartmentStatus.ACTIVE)
-    for _ in range(30):
+    for number in range(30):
         owner, priority = dice.choice("abc"), dice.choice((2, 3, 3, 4))
         named = dice.choice([*names, None])
         wish = {"domain": "code"} if named is None else {}
@@ -675,6 +697,10 @@ def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: i
         model.owners[run], model.going[run] = (owner, priority), True
         model.pools[run] = [named] if named else []
         model.wishing |= set() if named else {run}
+        if dice.random() < 0.5:
+            model.asked[run] = number
+        else:
+            office.set(run, started_at=utc_now())
 
     def take() -> None:
         run = dice.choice(list(model.owners))
