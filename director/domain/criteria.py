@@ -257,17 +257,6 @@ def patterns(criterion: Criterion) -> Iterator[str]:
     return (each.pattern for each in walk(criterion) if isinstance(each, RegexCriterion))
 
 
-def paths(criterion: Criterion) -> Iterator[str]:
-    """Yield every path and glob in the workspace that is going to be read."""
-    for each in walk(criterion):
-        if isinstance(each, FileCriterion):
-            yield each.path
-        named = each.file if isinstance(each, JsonCriterion) else None
-        named = each.report if isinstance(each, PassingTestsCriterion) else named
-        if named is not None:
-            yield named
-
-
 def change_texts(criterion: Criterion, change: Callable[[str], str]) -> Criterion:
     """Replace every text by `change(text)`, e.g. to fill in templates.
 

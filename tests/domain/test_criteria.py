@@ -284,8 +284,8 @@ def test_what_is_no_pointer_is_refused(pointer: str) -> None:
         parse_pointer(pointer)
 
 
-def test_patterns_and_paths_are_found_at_any_depth() -> None:
-    text = "output matches /a+/ and file exists b and json c.json:d == 1 and json e == 1"
+def test_patterns_are_found_at_any_depth() -> None:
+    text = "output matches /a+/ and file exists b"
     whole = CRITERION.validate_python(
         {
             "type": "not",
@@ -296,7 +296,6 @@ def test_patterns_and_paths_are_found_at_any_depth() -> None:
         }
     )
     assert list(criteria.patterns(whole)) == ["a+"]
-    assert list(criteria.paths(whole)) == ["b", "c.json", "f"]
 
 
 @pytest.mark.parametrize(

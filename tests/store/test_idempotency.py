@@ -1,8 +1,6 @@
 """The rows of keys: there or not with what was made, one answer for good, and gone in time."""
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlmodel import Session, func, select
@@ -17,14 +15,6 @@ USE = Use("usr_ada", "sessions.create", "key-1")
 FIRST = Reply(201, b'{"first": 1}', {"Location": "/v1/sessions/ses_1"}, "ses_1")
 SECOND = Reply(400, b'{"second": 2}', {}, None)
 MOMENT = timedelta(seconds=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'keys.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 def claimed(store: Store, use: Use = USE) -> str:

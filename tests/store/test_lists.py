@@ -3,10 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 from sqlmodel import Session
 
@@ -24,14 +22,6 @@ from director.store.tables import RunRow, SessionRow, WorkflowRow
 ADA = Principal(user_id="usr_ada", username="ada", role=Role.OPERATOR, login_id="lgn_1")
 OUTPUT = "x" * 64 * 1024
 STEPS = 16
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'lists.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 def make_session(session: Session, name: str = "A session") -> SessionRow:

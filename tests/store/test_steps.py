@@ -1,7 +1,5 @@
 """An attempt that lost its step writes nothing any more, whatever it still believes."""
 
-from pathlib import Path
-
 import pytest
 from sqlmodel import Session
 
@@ -19,14 +17,6 @@ from director.store.tables import OutputRow, RunRow, StepRow
 
 HOST = "here"
 SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id="lgn_1")
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    store = Store(f"sqlite:///{tmp_path / 'director.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,14 +32,6 @@ from director.store.tickets import Taken
 ADA = Principal(user_id="usr_ada", username="ada", role=Role.OPERATOR, login_id="lgn_1")
 HELD, WAITING = TicketState.HELD, TicketState.WAITING
 _NUMBERS = itertools.count(1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'tickets.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 class Office:

@@ -2,10 +2,13 @@
 
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 from director.cli.stack import temporal_command
+
+TEMPORAL = str(Path(sys.executable).with_name("temporal"))
 
 
 def free_port() -> int:
@@ -34,13 +37,13 @@ class TemporalServer:
         return self.folder / "temporal.db"
 
     def start(self) -> None:
-        """Start it and wait until its port is open."""
+        """Start it and wait until it serves: its port is open before."""
         log = (self.folder / "temporal.log").open("ab")
         command = temporal_command(self.database, self.port, None)
         self._process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
         deadline = time.monotonic() + 30
-        while not self._open():
+        while not self._serves():
             assert time.monotonic() < deadline, (self.folder / "temporal.log").read_text()
             time.sleep(0.02)
 
@@ -51,6 +54,9 @@ class TemporalServer:
             self._process.wait()
             self._process = None
 
-    def _open(self) -> bool:
+    def _serves(self) -> bool:
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            if probe.connect_ex(("127.0.0.1", self.port)) != 0:
+                return False
+        command = [TEMPORAL, "operator", "cluster", "health", "--address", self.address]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
