@@ -8,7 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,8 @@ _SOCKET = "unix:///var/run/docker.sock"
 _ANSWER_SECONDS = 10
 _START_SECONDS = 60
 _STOP_SECONDS = 40
+_DYING_SECONDS = 5
+_CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
 _BUSYBOX_PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox")
 _DAEMON_SETTINGS = Path("/etc/docker/daemon.json")
 
@@ -190,6 +192,7 @@ def _mounted_types() -> str:
 def _start(state: Path, say: Say) -> Engine:
     say(f"No Docker engine answers: starting dockerd (log: {_log(state)}) …")
     leftovers.remember(state)
+    _bury_containerd()
     pid = _spawn(["dockerd", "--pidfile", str(_pidfile(state)), *_live_restore()], _log(state))
     try:
         settled = _await(lambda: _answers() or not alive(pid), _START_SECONDS)
@@ -202,6 +205,15 @@ def _start(state: Path, say: Say) -> Engine:
         return replace(engine, started=True)
     end = "\n".join(_log(state).read_text(errors="replace").splitlines()[-15:])
     raise SetUpError(f"dockerd does not answer. The end of {_log(state)}:\n{end}")
+
+
+def _bury_containerd() -> None:
+    """That of an engine that was killed dies too, a moment later; a new engine would rely on it
+    until somebody has reaped it."""
+    with suppress(OSError, ValueError):
+        pid = int(_CONTAINERD_PID.read_text())
+        if _await(lambda: not alive(pid), _DYING_SECONDS):
+            _CONTAINERD_PID.unlink()
 
 
 def _live_restore() -> list[str]:

@@ -1,8 +1,11 @@
 """A sandbox's container, as the engine sees it, and the engine's errors in plain words."""
 
+import os
+import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -94,7 +97,7 @@ class Container:
 
     def remove(self) -> None:
         """Kill and remove it, and wait until it is gone. Idempotent."""
-        if self.inspect() is None:
+        if (found := self.inspect()) is None:
             return
         with engine_errors(f"remove container {self.name}"):
             try:
@@ -105,9 +108,23 @@ class Container:
                 if error.status_code != HTTPStatus.CONFLICT:  # somebody else is removing it
                     raise
                 self._wait_removed()
+        if found["State"]["Status"] != "running":
+            _sweep(found["Id"])
 
     def _wait_removed(self) -> None:
         try:
             self._api.wait(self.name, condition="removed", timeout=30)
         except NotFound:
             return
+
+
+def _sweep(container_id: str) -> None:
+    """Kill what a removed container has left on this host: an engine that was killed while it
+    started one forgets the shim and the half-made first process."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes().split(b"\0")
+            shim = Path(os.fsdecode(command[0])).name.startswith("containerd-shim")
+            inside = container_id in (process / "cgroup").read_text()
+            if inside or (shim and os.fsencode(container_id) in command):
+                os.kill(int(process.name), signal.SIGKILL)

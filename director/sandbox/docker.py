@@ -26,7 +26,8 @@ from director.sandbox.spool import Spool, unended
 from director.sandbox.tools import install_tools
 from director.sandbox.workspace import HostWorkspace
 
-_STARTABLE = ("created", "exited", "paused", "running")
+_STARTABLE = ("exited", "paused", "running")
+"""Not `created`: one that the engine was starting when it was killed never starts any more."""
 
 
 class DockerRuntime:
@@ -172,7 +173,7 @@ class DockerRuntime:
         if found is None:
             return None
         if found["State"]["Status"] != "running":
-            container.start()
+            _start(container)
         return _info(spec, found["Config"]["Labels"]["director.image"], created=False)
 
     def _make(
@@ -187,11 +188,7 @@ class DockerRuntime:
             image.environment,
         )
         container.create(image.id, config)
-        try:
-            container.start()
-        except SandboxError:
-            container.remove()
-            raise
+        _start(container)
         return _info(spec, image.name, created=True)
 
     def _labels(self, spec: SandboxSpec, image: Image) -> dict[str, str]:
@@ -202,6 +199,15 @@ class DockerRuntime:
             "director.epoch": str(spec.epoch),
             "director.image": image.name,
         }
+
+
+def _start(container: Container) -> None:
+    """Start a container, or remove one that cannot be: its files stay, and it is made anew."""
+    try:
+        container.start()
+    except SandboxError:
+        container.remove()
+        raise
 
 
 def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:

@@ -120,6 +120,19 @@ def test_files_without_their_container_keep_the_workspace(runtime, cleared, engi
     assert run(cleared.id, "cat file").stdout == b"kept\n"
 
 
+def test_a_container_that_was_never_started_is_made_anew_with_the_workspace_as_it_is(
+    runtime, cleared, engine, image, run
+):
+    runtime.create(cleared)
+    run(cleared.id, "echo kept > file")
+    name = f"director-{cleared.id}"
+    labels = engine.api.inspect_container(name)["Config"]["Labels"]
+    engine.api.remove_container(name, force=True)
+    engine.api.create_container(image, "false", name=name, labels=labels)
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "cat file").stdout == b"kept\n"
+
+
 def of_epoch(spec, epoch):
     return spec.model_copy(update={"epoch": epoch})
 

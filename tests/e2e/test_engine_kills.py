@@ -1,0 +1,114 @@
+"""The Docker engine is killed under running commands, and with live-restore nothing is lost."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+import pytest
+from e2e.installation import Data, Installation, until
+from support.engine import IMAGE, OwnEngine
+
+pytestmark = [pytest.mark.docker, pytest.mark.e2e]
+
+Tell = Callable[[str, object], None]
+
+
+class Place(NamedTuple):
+    """A Director on an engine of its own."""
+
+    engine: OwnEngine
+    director: Installation
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("unshare"):
+        pytest.skip("only root, with dockerd installed, starts an engine of its own")
+    home = tmp_path_factory.mktemp("home")
+    with OwnEngine(tmp_path_factory.mktemp("engine")) as engine:
+        environ = {"DOCKER_HOST": engine.address}
+        with Installation(home, IMAGE, workers=2, environ=environ) as director:
+            yield Place(engine, director)
+
+
+def begin(director: Installation, lines: int) -> Data:
+    """Start a run that appends a line a second to a file and then shows the file."""
+    numbers = " ".join(map(str, range(1, lines + 1)))
+    count = f"for n in {numbers}; do echo line $n | tee -a lines.txt; sleep 1; done"
+    return director.user.start(director.user.workflow(count, "cat lines.txt"))
+
+
+def assert_ran_once(director: Installation, begun: Data, lines: int) -> float:
+    """The run completed and its command ran once; gives when, in seconds of the clock."""
+    run = director.user.ended(begun["workflowId"])
+    assert run["status"] == "completed", run["error"]
+    whole = "".join(f"line {n}\n" for n in range(1, lines + 1))
+    assert director.user.output(run, 1) == whole, "each line was said once"
+    assert director.user.output(run, 2) == whole, "each line was written once"
+    assert run["steps"][0]["result"]["repeats"] == 0
+    return datetime.fromisoformat(run["completedAt"]).timestamp()
+
+
+def test_the_engine_is_killed_under_commands_and_all_that_was_asked_meanwhile_happens(
+    place: Place, record_property: Tell
+) -> None:
+    engine, director = place
+    user = director.user
+    counted, ending, cancelled = (begin(director, lines) for lines in (7, 3, 60))
+    for run in (counted, ending, cancelled):
+        until(lambda run=run: "line 1\n" in user.output(run, 1), "the command counts")
+    engine.kill()
+    asked = begin(director, 1)
+    user.call("POST", f"/workflows/{cancelled['workflowId']}/cancel")
+    director.end("worker")
+    director.stack.begin("worker")
+    time.sleep(4)  # one command ends meanwhile
+    engine.start()
+    back = time.time()
+
+    for name, run, lines in [("ended", ending, 3), ("asked", asked, 1), ("counted", counted, 7)]:
+        ended = assert_ran_once(director, run, lines)
+        record_property(f"{name}, seconds after the engine is back", round(ended - back, 2))
+    dead = user.ended(cancelled["workflowId"])
+    ended = datetime.fromisoformat(dead["completedAt"]).timestamp()
+    record_property("cancelled, seconds after the engine is back", round(ended - back, 2))
+    assert dead["status"] == "cancelled"
+    assert director.containers() == []
+    until(director.stack.ready, "the worker that started without an engine serves")
+
+
+def test_the_engine_is_killed_at_random_moments_while_sandboxes_are_made_and_removed(
+    place: Place,
+) -> None:
+    engine, director = place
+    dice = random.Random(20263)
+    for _ in range(5):
+        runs = [begin(director, 1) for _ in range(3)]
+        time.sleep(dice.uniform(0.0, 1.6))
+        engine.kill()
+        time.sleep(dice.uniform(0.0, 0.5))
+        engine.start()
+        for run in runs:
+            assert_ran_once(director, run, 1)
+        assert director.containers() == []
+        until(lambda: engine.shims() == [], "nothing is left of what the engine has forgotten")
+
+
+def test_everything_and_the_engine_are_killed_at_once(place: Place) -> None:
+    engine, director = place
+    run = begin(director, 6)
+    until(lambda: "line 2\n" in director.user.output(run, 1), "the command counts")
+    engine.kill()
+    for name in ("worker", "worker-2", "api", "temporal"):
+        os.kill(director.stack.pid(name), signal.SIGKILL)
+    until(lambda: len(director.stack.ended()) == 4, "all have ended")
+    engine.start()
+    director.heal()
+    director.user.login()
+    assert_ran_once(director, run, 6)
+    assert director.containers() == []
