@@ -1,11 +1,12 @@
 # `make demo` shows it, `make up` serves it, `make test` checks it. Each does its own set-up.
-.PHONY: help setup demo up down test check fix docs histories doctor clean
+.PHONY: help setup demo up down test chaos check fix docs histories doctor clean
 
 help:
 	@echo 'make demo     run two real projects through Director and show the result'
 	@echo 'make up       serve until Ctrl-C: API on 8000, Temporal UI on 8233'
 	@echo 'make down     stop everything of ours'
 	@echo 'make test     lint, types, import contracts, all tests (ARGS=… goes to pytest)'
+	@echo 'make chaos    kill parts at random for SECONDS=600, with SEED=… the same ones again'
 	@echo 'make check    lint, types and import contracts only'
 	@echo 'make fix      repair lint and format'
 	@echo 'make docs     write the pages of docs/ that are made from the code'
@@ -29,6 +30,9 @@ doctor: setup
 
 test: setup
 	@.venv/bin/python scripts/test.py $(ARGS)
+
+chaos: setup
+	@PYTHONPATH=tests .venv/bin/python -m chaos --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 check: setup
 	@scripts/check

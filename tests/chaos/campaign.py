@@ -55,6 +55,8 @@ class Record:
     last_blow: float = 0.0
     took: float = 0.0
     """Seconds from the first order to the end of the last run."""
+    total: float = 0.0
+    """Seconds for everything, from the start of Director to the last look at what is left."""
 
 
 @dataclass
@@ -90,6 +92,7 @@ class Campaign:
 
     async def _run(self) -> Record:
         record, this = Record(self.seed, self.seconds, self.home), secrets.token_hex(8)
+        begun = time.monotonic()
         environ = {"DIRECTOR_SANDBOX_IMAGE": self.image, MARK: this}
         with Stack(self.home, self.ports, environ, workers=WORKERS) as stack:
             async with _scene(stack, self.seed, self.limits) as scene:
@@ -100,6 +103,7 @@ class Campaign:
                 _note(scene, record)
             record.seen.ledgers = scene.witness.ledgers()
         record.seen.remains = await _settled_remains(self.home, this)
+        record.total = time.monotonic() - begun
         return record
 
 

@@ -200,6 +200,9 @@ def _terminated_in_department(draft: _Draft) -> _Drawn:
     return _CANCELLED, "terminate"
 
 
+_LAST = 0.85
+"""Of the time; who comes later would only be served when all is over."""
+
 SKILL = "skilled"
 """What some departments can, so that any of them may take a step."""
 
@@ -247,7 +250,7 @@ def drawn(seed: int, seconds: float, per_minute: float, departments: list[str]) 
     names += random.choices(list(KINDS), weights, k=max(0, count - len(names)))
     kinds = names[:count]
     random.shuffle(kinds)
-    times = sorted(random.uniform(0, seconds) for _ in kinds)
+    times = sorted(random.uniform(0, _LAST * seconds) for _ in kinds)
     return [
         _plan(f"c{number:04}", kind, at, random, departments)
         for number, (kind, at) in enumerate(zip(kinds, times, strict=True), 1)
