@@ -17,7 +17,8 @@ container would otherwise run for ever."""
 
 _LOST = "the sandbox ended under the command {} times; does the command end all its processes?"
 _LOOK = 0.2
-_KILL_WAIT = 30.0
+_KILL_WAIT = 1.0
+"""For the last words of a command that is killed; what lives then ends with its container."""
 
 
 class Watcher(Protocol):
@@ -47,7 +48,8 @@ class Commands:
     def run(self, job: StepJob, command: Command, watcher: Watcher) -> Ended:
         """Run a command to its end, or follow the one of that id to its end.
 
-        Raises StepCancelledError once it is killed, StepFailure if it is lost again and again."""
+        Raises StepCancelledError once it is dead and its sandbox is gone, StepFailure if it is
+        lost again and again."""
         sandbox, repeats = self.sandboxes.prepare(job), job.repeats
         while True:
             named = command.model_copy(update={"id": f"{command.id}-{repeats}"})
@@ -68,6 +70,9 @@ class Commands:
                 execution.kill()
                 execution.wait(_KILL_WAIT)
                 watcher.look(execution, ended=True)
+                # Only that ends what left its session and forgot its environment; settling may
+                # have to wait for Temporal.
+                self.sandboxes.remove(job.run.id)
                 raise StepCancelledError
         watcher.look(execution, ended=True)
         return result
