@@ -126,11 +126,12 @@ def _watch(stack: Stack, stopped: threading.Event, say: Say) -> None:
     while not stopped.wait(_LOOK_SECONDS):
         watch.look()
         if time.monotonic() >= look_at:
-            look_at = time.monotonic() + (0 if _engine_kept(stack.home, say) else _ENGINE_PAUSE)
+            look_at = time.monotonic() + (0 if keep_engine(stack.home, say) else _ENGINE_PAUSE)
 
 
-def _engine_kept(home: Path, say: Say) -> bool:
-    """See that the engine that was started from here lives: nobody else starts it again."""
+def keep_engine(home: Path, say: Say) -> bool:
+    """Start the engine again that was started from here and has ended, since nobody else does;
+    False where it does not start."""
     if not lost_engine(home):
         return True
     say("The Docker engine that was started here has ended and is started again …")

@@ -13,8 +13,11 @@ from director.machine import engine
 from director.machine.apt import SetUpError
 
 OWN_WORLD = """
-import json, os, pathlib, subprocess
-from director.machine.engine import answering, ensure_engine, owns_engine, stop_engine
+import json, os, pathlib, subprocess, time
+from director.cli.up import keep_engine
+from director.machine.engine import (
+    alive, answering, ensure_engine, lost_engine, owns_engine, stop_engine
+)
 
 home = pathlib.Path(os.environ["TRIAL"])
 for command in (
@@ -41,10 +44,20 @@ first.client.close()
 second = ensure_engine(home, said.append)
 second.client.close()
 during, owned = kernel(), owns_engine(home)
+pid = int((home / "engine/dockerd.pid").read_text())
+os.kill(pid, 9)
+while alive(pid):
+    time.sleep(0.01)
+lost = lost_engine(home)
+keep_engine(home, said.append)
+third = answering()
+third.client.close()
+kept = [lost, lost_engine(home), owns_engine(home), third.live_restore]
 stopped = stop_engine(home, said.append)
 print(json.dumps({
     "said": said, "owned": owned, "live": first.live_restore,
     "started": [first.started, second.started], "stopped": [stopped, stop_engine(home)],
+    "kept": kept,
     "before": before, "during": during, "after": kernel(), "answers": answering() is not None,
     "socket": os.path.exists("/var/run/docker.sock"),
 }))
@@ -75,6 +88,16 @@ def test_an_engine_is_started_once_and_keeps_containers_alive_without_it(trial):
     assert trial["owned"]
     assert trial["live"]
     assert any("starting dockerd" in line for line in trial["said"])
+
+
+@pytest.mark.docker
+def test_an_engine_that_was_killed_is_started_again_by_whoever_started_it(trial):
+    lost, still_lost, owned, live = trial["kept"]
+    assert lost
+    assert not still_lost
+    assert owned
+    assert live
+    assert any("has ended and is started again" in line for line in trial["said"])
 
 
 @pytest.mark.docker
