@@ -12,6 +12,7 @@ from temporalio.exceptions import (
     ApplicationError,
     CancelledError,
     TimeoutType,
+    is_cancelled_exception,
 )
 from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
@@ -150,7 +151,9 @@ class DirectorWorkflow:
             await self._sequence(self._input.plan)
         except _Ended as end:
             return end
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
             return _Ended(RunStatus.CANCELLED)
         return _Ended(RunStatus.COMPLETED)
 
