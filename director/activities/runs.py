@@ -60,7 +60,7 @@ class RunActivities:
                 return Placed(lost=placement.settle_elsewhere(session, run))
             if placement.decide(session, run) is not Decision.LOST:
                 return Placed(lost=False, host_id=run.host_id)
-            repeat_from, granted = steps.begin_elsewhere(session, run)
+            repeat_from, granted = steps.begin_elsewhere(session, run, asked.step)
         self.signals.granted(granted)
         log.warning("sandbox lost with its host", run_id=asked.run_id, repeat_from=repeat_from)
         return Placed(lost=True, repeat_from=repeat_from)

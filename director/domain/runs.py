@@ -157,6 +157,8 @@ class PlaceInput(Shape):
     run_id: str
     ending: bool = False
     """The run is at its end and needs no other place."""
+    step: int | None = None
+    """The index of that step: the run goes on behind a checkpoint before it, or begins anew."""
 
 
 class Placed(Shape):

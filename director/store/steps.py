@@ -129,10 +129,15 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     return begin_again(session, run, key.index)
 
 
-def begin_elsewhere(session: Session, run: RunRow) -> tuple[int, list[str]]:
-    """Let a run that lost its sandbox go on behind its last checkpoint, or else from its first
-    step; gives that step's index, and the runs that got its slots."""
-    kept = [step for step in standing.steps_of(session, run.id) if _is_kept(session, step)]
+def begin_elsewhere(
+    session: Session, run: RunRow, before: int | None = None
+) -> tuple[int, list[str]]:
+    """Let a run that lost its sandbox go on behind the last checkpoint `before` the step that it
+    is at, or else from its first step; gives that step's index, and the runs that got its slots.
+
+    A step that is repeated has checkpoints of its earlier attempt behind it: those do not count."""
+    done = standing.steps_of(session, run.id)[:before]
+    kept = [step for step in done if _is_kept(session, step)]
     run.workspace_from = (kept[-1].result or {})["checkpointId"] if kept else None
     session.add(run)
     index = kept[-1].index + 1 if kept else 0

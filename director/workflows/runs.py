@@ -262,7 +262,7 @@ class DirectorWorkflow:
     async def _untaken_step(self, plan: StepPlan) -> StepOutcome:
         """The sandbox's host did not take the step. Time alone does not tell that it is lost."""
         self._untaken += 1
-        placed = await self._placed(ending=False)
+        placed = await self._placed(PlaceInput(run_id=self._input.run_id, step=plan.index))
         self._host = placed.host_id
         if not placed.lost:
             return StepOutcome(status=StepStatus.PENDING, host_id=self._host)
@@ -274,10 +274,10 @@ class DirectorWorkflow:
         self._story.returned(placed.repeat_from)
         raise _Returned(placed.repeat_from)
 
-    async def _placed(self, *, ending: bool) -> Placed:
+    async def _placed(self, asked: PlaceInput) -> Placed:
         placed: Placed = await workflow.execute_local_activity(
             names.PLACE,
-            PlaceInput(run_id=self._input.run_id, ending=ending),
+            asked,
             result_type=Placed,
             start_to_close_timeout=policies.RECORD_TIMEOUT,
             retry_policy=policies.WITHOUT_END,
@@ -381,8 +381,8 @@ class DirectorWorkflow:
             outcome = await self._settled(settle, host, untaken)
             if outcome is None:
                 untaken += 1
-                lost = (await self._placed(ending=True)).lost
-                host = None if lost else host
+                asked = PlaceInput(run_id=self._input.run_id, ending=True)
+                host = None if (await self._placed(asked)).lost else host
             elif outcome.host_id is None:
                 return
             else:

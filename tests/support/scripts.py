@@ -20,6 +20,10 @@ class Gates:
         """Let every command go that waits for this name."""
         self._events[name].set()
 
+    def close(self, name: str) -> None:
+        """Let every command wait that begins from now on."""
+        self._events[name].clear()
+
     def script(self, argv: Sequence[str]) -> Outcome:
         """What a command of the small language does."""
         if argv[:2] != ["/bin/sh", "-c"]:

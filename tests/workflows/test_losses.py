@@ -8,6 +8,8 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
 from workflows.test_hosts import Machine, bare, going, machine, row_of, until
 
+from director.store.tables import StepRow
+
 __all__ = ["bare", "machine"]
 
 SAVED = {"type": "checkpoint", "name": "saved"}
@@ -119,3 +121,35 @@ async def test_time_alone_loses_no_host(bare: Stack, machine: Callable[..., Mach
 
     assert (ended["status"], ended["sandboxLosses"]) == ("completed", 0)
     assert ran(one, run) == ["say first", "wait patience"]
+
+
+async def test_a_step_that_is_repeated_is_not_passed_over_because_a_checkpoint_follows_it(
+    bare: Stack, machine: Callable[..., Machine]
+) -> None:
+    one, two = machine("one"), machine("two")
+    await one.start()
+    judged = {
+        "type": "verify",
+        "criteria": {"type": "file", "path": "never.txt"},
+        "retry": {"maxAttempts": 2, "backoff": 2000},
+    }
+    workflow = await bare.workflow("wait lost-again", SAVED, judged)
+    bare.gates.open("lost-again")
+    run = await bare.start(workflow["id"])
+
+    def first() -> StepRow:
+        with bare.store.read() as session:
+            return session.get_one(StepRow, (run["runId"], 0))
+
+    await until(lambda: first().status == "completed", "it has run once")
+    bare.gates.close("lost-again")
+    await until(lambda: (first().attempt, first().status) == (2, "running"), "it runs again")
+
+    await two.start()
+    await one.stop()
+    await until(lambda: ran(two, run) == ["wait lost-again"], "it is repeated elsewhere", 40)
+    bare.gates.open("lost-again")
+    ended = await bare.ended(workflow["id"])
+
+    assert [step["status"] for step in ended["steps"]] == ["completed", "completed", "failed"]
+    assert [step["attempt"] for step in ended["steps"]] == [3, 2, 2]
