@@ -65,8 +65,12 @@ def living(session: Session) -> list[HostRow]:
 
 
 def total_places(session: Session) -> int:
-    """How many sandboxes all living hosts that are not draining hold together."""
-    return sum(row.places for row in living(session) if not row.draining)
+    """How many runs may have a place: as many sandboxes as the living hosts that are not draining
+    hold together, and those that the other hosts still have, which take none of these."""
+    rows = session.exec(select(HostRow)).all()
+    holds = _reserved(session, [row.id for row in rows])
+    room = {row.id: row.places for row in rows if row.living and not row.draining}
+    return sum(max(room.get(id, 0), held.places) for id, held in holds.items())
 
 
 def reserved(session: Session, host_id: str) -> Reserved:

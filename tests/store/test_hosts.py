@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
+from director.domain.departments import TicketState
 from director.domain.errors import NotFoundError
 from director.domain.events import EventType
 from director.domain.hosts import Capacity
 from director.domain.pages import PageQuery
 from director.domain.runs import RunStatus
-from director.store import hosts, placement, standing
+from director.store import hosts, placement, standing, tickets
 from director.store.engine import Store
 from director.store.tables import HostRow, RunRow
 
@@ -78,6 +79,30 @@ def test_places_count_on_hosts_that_live_and_are_not_draining(
     with store.read() as session:
         assert [row.id for row in hosts.living(session)] == ["one", "two"]
         assert hosts.total_places(session) == 3
+
+
+def test_what_a_host_holds_that_takes_nothing_new_costs_the_others_no_place(
+    store: Store, host: Callable[..., str], new_run: Callable[[], str]
+) -> None:
+    host("full", places=2)
+    first, second, third = (new_run() for _ in range(3))
+    with store.write() as session:
+        for id in (first, second):
+            tickets.take_place(session, session.get_one(RunRow, id), hosts.total_places(session))
+            placement.claim(session, session.get_one(RunRow, id), "full", 512)
+        hosts.set_draining(session, "full", True)
+    host("empty", places=1)
+
+    with store.write() as session:
+        run = session.get_one(RunRow, third)
+        taken = tickets.take_place(session, run, hosts.total_places(session))
+
+    assert taken.state is TicketState.HELD
+    fourth = new_run()
+    with store.write() as session:
+        run = session.get_one(RunRow, fourth)
+        taken = tickets.take_place(session, run, hosts.total_places(session))
+    assert taken.state is TicketState.WAITING
 
 
 def test_a_host_that_registers_again_goes_on_draining_and_tells_its_new_size(
