@@ -214,8 +214,12 @@ def close_step(
 
 def requeue(session: Session, key: StepKey) -> Closed:
     """Let a step wait that has begun and found no room on any host; its slot and its place go to
-    others. It is woken when memory may have become free: `without_room`."""
+    others, and its time begins anew. It is woken when memory may have become free:
+    `without_room`."""
     closed = _set_down(session, key, StepStatus.QUEUED, RunStatus.RUNNING, EventType.STEP_QUEUED)
+    _, step = _rows(session, key)
+    step.started_at = None
+    session.add(step)
     left = tickets.leave_place(session, key.run_id, hosts.total_places(session))
     return replace(closed, granted=[*closed.granted, *left])
 

@@ -1,5 +1,7 @@
 """An attempt that lost its step writes nothing any more, whatever it still believes."""
 
+from datetime import timedelta
+
 import pytest
 from sqlmodel import Session
 
@@ -8,6 +10,7 @@ from director.domain.events import EventType
 from director.domain.hosts import Capacity
 from director.domain.runs import Approval, RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
+from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
 from director.store import hosts, outputs, runs, sessions, standing, steps, workflows
@@ -215,3 +218,21 @@ def test_nothing_is_written_into_a_run_that_has_ended(store: Store, run_id: str)
     with store.write() as session:
         steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
         assert step_of(session, run_id).status == StepStatus.RUNNING
+
+
+def test_the_time_in_which_a_step_waits_for_room_is_none_of_its_own(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        step = step_of(session, run_id)
+        step.started_at = utc_now() - timedelta(hours=1)
+        session.add(step)
+    with store.write() as session:
+        steps.requeue(session, key(run_id))
+
+    assert opened(store, key(run_id, activity_attempt=2)) == "go"
+    with store.read() as session:
+        began = step_of(session, run_id).started_at
+    assert began is not None
+    assert utc_now() - began < timedelta(minutes=1)
