@@ -198,10 +198,13 @@ def close_step(
 ) -> Closed:
     """Write the outcome of an attempt with its event and give its slot to the next in line.
 
-    Nothing is written where another attempt has the step or it has an outcome already: that one
-    counts. `retrying` stands for a failure after which another attempt follows."""
+    Nothing is written where it has an outcome already: that one counts. `retrying` stands for a
+    failure after which another attempt follows. Raises StaleAttemptError where another attempt has
+    the step, of which the status is no outcome of this one."""
     run, step = _rows(session, key)
     if not _has(step, key) or RunStatus(run.status).ended:
+        if not _is_this(step, key) or step.ended_at is None:
+            raise StaleAttemptError("another attempt has this step")
         return Closed(outcome_of(step, run.host_id))
     _move(step, status)
     step.result, step.error, step.ended_at = result, error, utc_now()

@@ -151,9 +151,23 @@ def test_an_older_attempt_neither_opens_nor_records_nor_closes(
     assert opened(store, old) == "stale"
     with store.write() as session, pytest.raises(StaleAttemptError):
         steps.require(session, old)
-    with store.write() as session:
+    with store.write() as session, pytest.raises(StaleAttemptError):
         steps.close_step(session, old, StepStatus.FAILED, None, None)
+    with store.read() as session:
         assert step_of(session, run_id).status == StepStatus.RUNNING
+
+
+def test_an_execution_that_lost_its_step_to_another_does_not_take_its_status_for_an_outcome(
+    store: Store, run_id: str
+) -> None:
+    mine = key(run_id, temporal="t2")
+    with store.write() as session:
+        steps.open_step(session, mine, HOST)
+    with store.write() as session:
+        steps.open_step(session, key(run_id, temporal="t1"), HOST, quiet=True)
+
+    with store.write() as session, pytest.raises(StaleAttemptError):
+        steps.close_step(session, mine, StepStatus.COMPLETED, None, None)
 
 
 def test_a_run_that_is_being_cancelled_starts_nothing_more(store: Store, run_id: str) -> None:
@@ -215,8 +229,9 @@ def test_nothing_is_written_into_a_run_that_has_ended(store: Store, run_id: str)
         standing.move(session, run, RunStatus.FAILED, EventType.WORKFLOW_FAILED)
 
     assert opened(store, key(run_id, activity_attempt=2)) == "over"
-    with store.write() as session:
+    with store.write() as session, pytest.raises(StaleAttemptError):
         steps.close_step(session, key(run_id), StepStatus.COMPLETED, None, None)
+    with store.read() as session:
         assert step_of(session, run_id).status == StepStatus.RUNNING
 
 
