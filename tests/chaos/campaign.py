@@ -185,8 +185,12 @@ async def _storm(scene: Scene, record: Record, campaign: Campaign) -> None:
     record.seen.orders = [plan.order for plan in campaign.plans]
     served = [asyncio.create_task(scene.customers.serve(plan, begun)) for plan in campaign.plans]
     async with _in_background(killer.nurse()):
+        over = asyncio.Event()
+        recesses = asyncio.create_task(scene.customers.pause_departments(over))
         await killer.run()
         await asyncio.sleep(max(0.0, begun + record.seconds - time.monotonic()))
+        over.set()
+        record.seen.recesses = await recesses
         record.last_blow = killer.last_at
         await asyncio.wait(served, timeout=DRAIN_SECONDS)
     record.took = time.monotonic() - begun

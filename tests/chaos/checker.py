@@ -9,7 +9,7 @@ from math import inf
 from typing import NamedTuple
 
 from chaos.ledger import lines
-from chaos.observations import ENDED, Command, Frame, Line, Observations, Order, Run
+from chaos.observations import ENDED, Command, Frame, Line, Observations, Order, Recess, Run
 
 _CLOCK = 0.005
 """The API tells times in milliseconds."""
@@ -196,8 +196,26 @@ def _outputs(evidence: _Evidence) -> Iterator[str]:
         if command.ends and len(said) != len(executions):
             yield f"{what}: {len(said)} outputs of {len(executions)} executions"
         for attempt, (text, written) in enumerate(zip(said, executions, strict=False), 1):
-            if differing := _difference(lines(text), written, whole=command.ends):
+            told, counted = _told(text)
+            if differing := _difference(told, written, whole=command.ends):
                 yield f"{what}, attempt {attempt}: {differing}"
+            if counted != "".join(f"{n}\n" for n in range(1, command.counts + 1)):
+                yield f"{what}, attempt {attempt}: {_miscount(counted, command.counts)}"
+
+
+def _told(text: str) -> tuple[list[Line], str]:
+    """What an output tells, and apart from it what it counts."""
+    rows = text.splitlines(keepends=True)
+    counted = [row for row in rows if row.rstrip("\n").isdigit()]
+    return lines("".join(row for row in rows if not row.rstrip("\n").isdigit())), "".join(counted)
+
+
+def _miscount(counted: str, wanted: int) -> str:
+    numbers = counted.split()
+    for number, told in enumerate(numbers, 1):
+        if told != str(number):
+            return f"it counts {told} where {number} is wanted"
+    return f"it counts to {len(numbers)} of {wanted}"
 
 
 def _difference(told: list[Line], written: list[Line], *, whole: bool) -> str | None:
@@ -240,6 +258,19 @@ def _while_paused(evidence: _Evidence) -> Iterator[str]:
             for line in evidence.lines.get(run.id, []):
                 if line.verb == "begin" and start < line.at < end:
                     yield f"{_what(order, run)}: {line}"
+
+    for recess in evidence.seen.recesses:
+        yield from _begun_in(recess, evidence)
+
+
+def _begun_in(recess: Recess, evidence: _Evidence) -> Iterator[str]:
+    """Steps that had got a slot before may begin in it: these, and those at work."""
+    spans = evidence.spans.get(recess.department, [])
+    begun = [span for span in spans if recess.begin < span.begin < recess.end]
+    had = len(begun) + len(_at_work(spans, recess.begin))
+    if had > evidence.seen.limits[recess.department]:
+        names = ", ".join(f"{span.label} ({span.step})" for span in begun)
+        yield f"{recess.department}, paused at {recess.begin:.3f}: {names}"
 
 
 def _checkpoints(evidence: _Evidence) -> Iterator[str]:

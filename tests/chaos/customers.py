@@ -11,7 +11,7 @@ from typing import Any
 from chaos.client import Api, RefusedError
 from chaos.ledger import Witness
 from chaos.load import Act, Plan
-from chaos.observations import ENDED, Order
+from chaos.observations import ENDED, Order, Recess
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest
@@ -19,7 +19,9 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 _LOOK = 0.7
+_HOLD_ON, _HOLD_SECONDS = 0.2, 5
 _PAUSED_SECONDS = (0.5, 4.0)
+_BETWEEN_RECESSES = (1.0, 10.0)
 
 Json = dict[str, Any]
 
@@ -66,15 +68,33 @@ class Customers:
             return str(refused.details["runId"])  # an answer that never came had begun it
         return str(run["runId"])
 
+    async def pause_departments(self, over: asyncio.Event) -> list[Recess]:
+        """Pause one department after the other for a while until all is over; gives when."""
+        random, recesses = Random(f"{self.seed}: recesses"), []
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), random.uniform(*_BETWEEN_RECESSES))
+            name = random.choice(list(self.departments))
+            path = f"/departments/{self.departments[name]}"
+            await self.api.call("PUT", path, {"status": "paused"})
+            begin = time.time()
+            await asyncio.sleep(random.uniform(*_PAUSED_SECONDS))
+            recesses.append(Recess(name, begin, time.time()))
+            await self.api.call("PUT", path, {"status": "active"})
+        return recesses
+
     async def status(self, workflow_id: str, order: Order) -> Json:
         """Where the run stands that the client was told of."""
         path = f"/workflows/{workflow_id}/runs/{order.run_id}"
         return dict(await self.api.call("GET", path))
 
     async def ended(self, workflow_id: str, order: Order) -> None:
-        """Wait for the end of the run that the client was told of."""
-        while (await self.status(workflow_id, order))["status"] not in ENDED:
-            await asyncio.sleep(_LOOK)
+        """Wait for the end of the run that the client was told of: some hold on, some look."""
+        holds_on = Random(f"{self.seed}: {order.name}").random() < _HOLD_ON
+        wait = f"?wait={_HOLD_SECONDS}" if holds_on else ""
+        path = f"/workflows/{workflow_id}/runs/{order.run_id}{wait}"
+        while (await self.api.call("GET", path))["status"] not in ENDED:
+            await asyncio.sleep(0 if holds_on else _LOOK)
 
     async def _act(self, plan: Plan, workflow_id: str) -> None:
         if plan.act == "watch":

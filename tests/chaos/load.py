@@ -46,6 +46,7 @@ class _Draft:
         least: int = 1,
         most: int = 1,
         ends: bool = True,
+        counts: int = 0,
         then: str = "",
         **step: Any,
     ) -> str:
@@ -53,7 +54,7 @@ class _Draft:
         label = f"{self.name}.{len(self.steps) + 1}"
         command = mark(label, beats, round(self.random.uniform(0.1, 0.4), 2))
         command += then.format(label=label)
-        self.commands.append(Command(label, len(self.steps) + 1, least, most, ends))
+        self.commands.append(Command(label, len(self.steps) + 1, least, most, ends, counts))
         self.steps.append({"type": "execute", "command": command, **step})
         return label
 
@@ -79,6 +80,15 @@ def _plain(draft: _Draft) -> _Drawn:
 def _long(draft: _Draft) -> _Drawn:
     draft.marked(draft.random.randint(15, 25))
     draft.marked(1)
+    return _COMPLETED, "watch"
+
+
+def _loud(draft: _Draft) -> _Drawn:
+    """Output that is recorded piece by piece, over the deaths of those who record it."""
+    parts, lines = draft.random.randint(4, 8), draft.random.randint(5_000, 20_000)
+    part = f"seq $(((n - 1) * {lines} + 1)) $((n * {lines}))"
+    count = f"; for n in $(seq {parts}); do {part}; sleep 0.4; done"
+    draft.marked(0, counts=parts * lines, then=count)
     return _COMPLETED, "watch"
 
 
@@ -211,6 +221,7 @@ _DEPARTMENT = "in a department"
 KINDS: dict[str, tuple[Callable[[_Draft], _Drawn], int]] = {
     "plain": (_plain, 20),
     "long": (_long, 10),
+    "loud": (_loud, 5),
     "retrying": (_retrying, 7),
     "judged": (_judged, 5),
     "failing": (_failing, 5),

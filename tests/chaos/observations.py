@@ -33,6 +33,8 @@ class Command:
     most: int = 1
     ends: bool = True
     """Whether each execution must come to its own end; else it is ended from outside."""
+    counts: int = 0
+    """Besides, its output has the numbers from 1 to this one, each on a line of its own."""
 
 
 @dataclass
@@ -102,6 +104,14 @@ class Width:
     """What its metrics say after all has ended."""
 
 
+class Recess(NamedTuple):
+    """A department that was paused: from when that was answered until it was to go on again."""
+
+    department: str
+    begin: float
+    end: float
+
+
 @dataclass(frozen=True)
 class Remains:
     """What was still there at the end, a line for each."""
@@ -127,6 +137,7 @@ class Observations:
     limits: dict[str, int] = field(default_factory=dict)
     """`maxConcurrentTasks` by department."""
     widths: list[Width] = field(default_factory=list)
+    recesses: list[Recess] = field(default_factory=list)
     remains: Remains = field(default_factory=Remains)
     faults: list[str] = field(default_factory=list)
     """Answers that no client should get, whatever was killed."""

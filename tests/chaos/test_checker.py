@@ -12,6 +12,7 @@ from chaos.observations import (
     Line,
     Observations,
     Order,
+    Recess,
     Remains,
     Run,
     Width,
@@ -193,6 +194,18 @@ def _an_output_that_is_gone(seen: Observations) -> None:
     change(seen, outputs={})
 
 
+@harm("outputs that differ from what was written")
+def _an_output_that_has_a_piece_twice(seen: Observations) -> None:
+    seen.orders[0].commands = [Command("one.1", 1, counts=4)]
+    change(seen, outputs={(1, 1): seen.runs[0].outputs[1, 1] + "1\n2\n3\n2\n3\n4\n"})
+
+
+@harm("outputs that differ from what was written")
+def _an_output_that_lacks_its_last_piece(seen: Observations) -> None:
+    seen.orders[0].commands = [Command("one.1", 1, counts=4)]
+    change(seen, outputs={(1, 1): seen.runs[0].outputs[1, 1] + "1\n2\n3\n"})
+
+
 @harm("lines lost from files", 2)
 def _a_file_that_was_replaced_under_a_command(seen: Observations) -> None:
     all_lines = written("one", "begin", "beat", "end")
@@ -207,6 +220,11 @@ def _a_command_that_lives_on(seen: Observations) -> None:
 @harm("steps begun while paused")
 def _a_step_that_begins_while_paused(seen: Observations) -> None:
     seen.orders[0].held.append((9.5, 11.5))
+
+
+@harm("steps begun while paused")
+def _a_step_that_begins_in_a_paused_department(seen: Observations) -> None:
+    seen.recesses = [Recess("narrow", 11.5, 14.0)]
 
 
 @harm("checkpoints missing or doubled")
@@ -329,6 +347,19 @@ def test_every_figure_has_a_harm_that_shows_in_it(seen: Observations) -> None:
 def test_doubles_are_allowed_where_a_client_has_no_keys(seen: Observations) -> None:
     seen.workflows.append("two")
     assert found(seen, doubles=False) == {}
+
+
+def test_a_step_that_got_its_slot_before_may_begin_in_a_paused_department(
+    seen: Observations,
+) -> None:
+    seen.recesses = [Recess("narrow", 9.5, 12.9)]
+    assert found(seen) == {}
+
+
+def test_an_output_that_counts_as_it_should_is_right(seen: Observations) -> None:
+    seen.orders[0].commands = [Command("one.1", 1, counts=3)]
+    change(seen, outputs={(1, 1): seen.runs[0].outputs[1, 1] + "1\n2\n3\n"})
+    assert found(seen) == {}
 
 
 def test_what_was_ended_from_outside_need_not_say_its_end(seen: Observations) -> None:
