@@ -1,7 +1,7 @@
 """The only way from the API to Temporal."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 _PATIENCE = 2.0
 _RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
 _AT_ONCE = 16
-"""Signals on their way at the same time."""
+"""Calls on their way at the same time."""
 
 
 class Gateway:
@@ -60,19 +60,17 @@ class Gateway:
         """Tell a run that the approval which it waits for is decided."""
         await self._sent("approve", run_id, self._signal(run_id, names.APPROVE))
 
+    async def cancel_all(self, run_ids: list[str]) -> None:
+        """Ask for the cancellation of runs, of as many as Temporal takes in two seconds."""
+        await self._all("cancel", run_ids, self.cancel)
+
     async def granted(self, run_ids: list[str]) -> None:
         """Wake runs that have got a slot, as many as Temporal takes in two seconds."""
-        free = asyncio.Semaphore(_AT_ONCE)
 
         async def wake(run_id: str) -> None:
-            async with free:
-                await self._sent("granted", run_id, self._signal(run_id, names.GRANTED))
+            await self._sent("granted", run_id, self._signal(run_id, names.GRANTED))
 
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await asyncio.gather(*(wake(run_id) for run_id in run_ids))
-        except TimeoutError:
-            log.warning("not every granted run was woken in time", runs=len(run_ids))
+        await self._all("granted", run_ids, wake)
 
     async def signal(
         self,
@@ -121,6 +119,21 @@ class Gateway:
         except (RPCError, RuntimeError):
             return False
         return bool(response.pollers)
+
+    async def _all(
+        self, what: str, run_ids: list[str], tell: Callable[[str], Awaitable[None]]
+    ) -> None:
+        free = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(run_id: str) -> None:
+            async with free:
+                await tell(run_id)
+
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await asyncio.gather(*(one(run_id) for run_id in run_ids))
+        except TimeoutError:
+            log.warning("not every run was told in time", call=what, runs=len(run_ids))
 
     async def _signal(
         self, run_id: str, name: str, *args: Any, request_id: str | None = None

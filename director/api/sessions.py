@@ -100,6 +100,5 @@ async def delete(
         runs.cancel_all(session, running)
         return running
 
-    for run_id in await store.run(remove):
-        await gateway.cancel(run_id)
+    await gateway.cancel_all(await store.run(remove))
     return answer(Deleted(id=session_id))
