@@ -2,8 +2,9 @@
 whose idle time is over."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from director.activities.telling import Signals
@@ -13,6 +14,30 @@ from director.store.engine import Store
 _UNHEARD = timedelta(seconds=3)
 """A signal takes milliseconds: whoever has not begun so long after it did not hear it."""
 
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 300.0
+
+
+class Reminders:
+    """Who is to be told the same again: at once, then ever more rarely.
+
+    Most of those who do not answer have heard it, and wait in a queue for a worker or for a host
+    that is away; each signal stays in their history, of which Temporal bounds the length."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._next: dict[str, tuple[float, float]] = {}
+
+    def due(self, run_ids: Collection[str]) -> list[str]:
+        """Those of all who do not answer now that are to be told now."""
+        now = self._clock()
+        turns = {id: self._next.get(id, (now, _FIRST_PAUSE)) for id in run_ids}
+        due = [id for id, (at, _) in turns.items() if at <= now]
+        for id in due:
+            pause = turns[id][1]
+            turns[id] = (now + pause, min(2 * pause, _LONGEST_PAUSE))
+        self._next = turns
+        return due
+
 
 @dataclass(frozen=True)
 class Tending:
@@ -20,6 +45,8 @@ class Tending:
 
     store: Store
     signals: Signals
+    _granted_again: Reminders = field(default_factory=Reminders)
+    _decided_again: Reminders = field(default_factory=Reminders)
 
     def parts(self) -> Sequence[Callable[[], Awaitable[None]]]:
         """The parts of a round."""
@@ -41,11 +68,12 @@ class Tending:
         with self.store.write() as session:
             granted = tickets.grant_all(session)
             granted += tickets.grant_places(session, hosts.total_places(session))
-            return sorted({*granted, *tickets.unheard(session, _UNHEARD)})
+            unheard = tickets.unheard(session, _UNHEARD)
+        return sorted({*granted, *self._granted_again.due(unheard)})
 
     def _decided(self) -> list[str]:
         with self.store.read() as session:
-            return steps.decided(session)
+            return self._decided_again.due(steps.decided(session))
 
     def _expire(self) -> None:
         with self.store.read() as session:
