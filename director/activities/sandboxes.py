@@ -1,5 +1,7 @@
 """The sandbox of a run: made with its files at the first step, removed when the run settles."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,9 @@ _NOT_PLACED = {
     Claim.IMPOSSIBLE: "no host has {} MiB of memory for a sandbox: ask for less, or raise"
     " DIRECTOR_MEMORY",
 }
+
+
+_LOOK_SECONDS = 0.2
 
 
 class NotPlacedError(SandboxError):
@@ -68,8 +73,9 @@ class Sandboxes:
         info = self.runtime.create(spec)
         run = self._checked(job, spec)
         if not run.workspace_ready:
-            self._fill(spec.id, run.workspace_from, job.definition.workspace)
-            self._ready(spec, info)
+            check = self._holding(job, spec)
+            self._fill(spec.id, run.workspace_from, job.definition.workspace, check)
+            self._ready(job, spec, info)
         return spec.id
 
     def quiet(self, run_id: str) -> None:
@@ -129,7 +135,30 @@ class Sandboxes:
             }
         )
 
-    def _fill(self, id: str, checkpoint_id: str | None, source: WorkspaceSource | None) -> None:
+    def _holding(self, job: StepJob, spec: SandboxSpec) -> Callable[[], None]:
+        """A check, now and then, that nobody else fills the sandbox meanwhile: another try of the
+        step would run its command among files that this one goes on writing."""
+        look_at = 0.0
+
+        def check() -> None:
+            nonlocal look_at
+            if time.monotonic() < look_at:
+                return
+            job.beat.check()
+            with self.store.read() as session:
+                _require_placed(session.get_one(RunRow, job.run.id), self.host_id, spec)
+                steps.require(session, job.key, to_start=True)
+            look_at = time.monotonic() + _LOOK_SECONDS
+
+        return check
+
+    def _fill(
+        self,
+        id: str,
+        checkpoint_id: str | None,
+        source: WorkspaceSource | None,
+        check: Callable[[], None],
+    ) -> None:
         if checkpoint_id is not None:
             parts = [self._checkpointed(checkpoint_id)]
         elif source is not None:
@@ -137,7 +166,7 @@ class Sandboxes:
         else:
             return
         root = Path(self.runtime.workspace(id).path())
-        trees.materialize(merge(parts), root, self.blobs, uid=None, gid=None)
+        trees.materialize(merge(parts), root, self.blobs, check=check)
         self.runtime.own(id)
 
     def _checkpointed(self, checkpoint_id: str) -> Tree:
@@ -155,10 +184,11 @@ class Sandboxes:
             parts.append(archives.files_tree(source.files, self.blobs))
         return parts
 
-    def _ready(self, spec: SandboxSpec, info: SandboxInfo) -> None:
+    def _ready(self, job: StepJob, spec: SandboxSpec, info: SandboxInfo) -> None:
         with self.store.write() as session:
             run = session.get_one(RunRow, spec.owner_id)
             _require_placed(run, self.host_id, spec)
+            steps.require(session, job.key, to_start=True)
             run.workspace_ready = True
             run.image, run.resolved_image = info.image, info.resolved_image
             run.touch()

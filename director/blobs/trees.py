@@ -4,7 +4,7 @@ Every step goes by a descriptor of the folder above and never through a symbolic
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -22,16 +22,28 @@ class MaterializeError(ConflictError):
     """A tree does not fit into a folder, since a folder lies where something else belongs."""
 
 
+def _go_on() -> None:
+    """Nothing keeps it from going on."""
+
+
 def materialize(
-    tree: Tree, root: Path, blobs: Blobs, uid: int | None = None, gid: int | None = None
+    tree: Tree,
+    root: Path,
+    blobs: Blobs,
+    uid: int | None = None,
+    gid: int | None = None,
+    *,
+    check: Callable[[], None] = _go_on,
 ) -> None:
     """Write a tree into an existing folder, over what lies there: files and links are replaced,
-    other things stay. Idempotent: after a crash it may be repeated.
+    other things stay. Idempotent: after a crash it may be repeated. `check` is called before every
+    entry, and what it raises ends the writing.
 
     Raises MaterializeError where a folder is in the way, and NotFoundError or BlobCorruptError for
     a content that is not right; no file appears under its name before it is whole."""
     with opened(os.open(root, FOLDER)) as fd, Folders(fd, uid, gid) as folders:
         for entry in tree.entries:
+            check()
             with _told(entry):
                 _WRITERS[entry.kind](folders, entry, blobs)
         for entry in reversed(tree.entries):
