@@ -1,9 +1,10 @@
-"""What the tables share: times that keep their zone and rows that know when they changed."""
+"""What the tables share: times that keep their zone, JSON that can be absent, rows that know when
+they changed."""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, TypeDecorator
+from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
 from sqlmodel import Field, SQLModel
 
 from director.domain.times import utc_now
@@ -30,6 +31,16 @@ class UtcDateTime(TypeDecorator[datetime]):
         if moment is None:
             return None
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class JsonOrNull(TypeDecorator[Any]):
+    """JSON whose None is the database's own NULL, which conditions can ask for."""
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self) -> None:
+        super().__init__(none_as_null=True)
 
 
 class TimedRow(SQLModel):

@@ -12,7 +12,7 @@ from director.domain.departments import DepartmentStatus, TicketState, Wish
 from director.domain.runs import DEFAULT_PRIORITY, RunStatus, StepStatus
 from director.domain.sessions import SessionStatus
 from director.domain.times import from_millis, utc_now
-from director.store.base import TimedRow, UtcDateTime
+from director.store.base import JsonOrNull, TimedRow, UtcDateTime
 
 
 class SessionRow(TimedRow, table=True):
@@ -99,9 +99,9 @@ class RunRow(TimedRow, table=True):
     context: Json = Field(default={}, sa_type=JSON)
     priority: int = DEFAULT_PRIORITY
     total_steps: int
-    result: Json | None = Field(default=None, sa_type=JSON)
-    error: Json | None = Field(default=None, sa_type=JSON)
-    derived_from: Json | None = Field(default=None, sa_type=JSON)
+    result: Json | None = Field(default=None, sa_type=JsonOrNull)
+    error: Json | None = Field(default=None, sa_type=JsonOrNull)
+    derived_from: Json | None = Field(default=None, sa_type=JsonOrNull)
     image: str | None = None
     resolved_image: str | None = None
     host_id: str | None = None
@@ -160,9 +160,9 @@ class StepRow(SQLModel, table=True):
     requires: list[str] = Field(default=[], sa_type=JSON)
     temporal_run_id: str | None = None
     activity_attempt: int = 0
-    result: Json | None = Field(default=None, sa_type=JSON)
-    error: Json | None = Field(default=None, sa_type=JSON)
-    approval: Json | None = Field(default=None, sa_type=JSON)
+    result: Json | None = Field(default=None, sa_type=JsonOrNull)
+    error: Json | None = Field(default=None, sa_type=JsonOrNull)
+    approval: Json | None = Field(default=None, sa_type=JsonOrNull)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
@@ -250,7 +250,7 @@ class CheckpointRow(SQLModel, table=True):
     name: str
     description: str | None = None
     status: str = CheckpointStatus.CREATING
-    manifest: Json | None = Field(default=None, sa_type=JSON)
+    manifest: Json | None = Field(default=None, sa_type=JsonOrNull)
     skipped: list[Any] = Field(default=[], sa_type=JSON)
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 

@@ -104,6 +104,17 @@ def test_a_step_of_a_sandbox_on_another_host_is_told_where_to_go(store: Store, r
         assert step_of(session, run_id).activity_attempt == 1, "nothing was written"
 
 
+def test_only_a_run_whose_approval_is_decided_is_to_be_told_so(store: Store, run_id: str) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        steps.await_approval(session, key(run_id))
+        assert steps.decided(session) == []
+
+        approval = Approval(approved=True, by="ada")
+        steps.decide(session, session.get_one(RunRow, run_id), approval)
+        assert steps.decided(session) == [run_id]
+
+
 def test_an_approval_is_decided_once_and_only_while_a_step_waits_for_it(
     store: Store, run_id: str
 ) -> None:
