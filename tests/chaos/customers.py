@@ -145,14 +145,15 @@ class Customers:
         await self._steer("resume", workflow_id)
 
     async def _decide(self, plan: Plan, workflow_id: str) -> None:
-        while (run := await self.status(workflow_id, plan.order))["status"] != "waiting":
-            if run["status"] in ENDED:
-                return
-            await asyncio.sleep(_LOOK)
+        """Decide as soon as that is asked for; one that came a moment too early comes again."""
         decision = {"approved": plan.act == "approve", "reason": "as it was ordered"}
-        self.asked()
-        with contextlib.suppress(RefusedError):  # a try before was taken, and its answer lost
-            await self.api.call("POST", f"/workflows/{workflow_id}/signals/approve", decision)
+        while (run := await self.status(workflow_id, plan.order))["status"] not in ENDED:
+            if run["status"] == "waiting":
+                self.asked()
+                with contextlib.suppress(RefusedError):
+                    path = f"/workflows/{workflow_id}/signals/approve"
+                    await self.api.call("POST", path, decision)
+            await asyncio.sleep(_LOOK)
 
     async def _press(self, plan: Plan, run_id: str) -> None:
         """What the buttons of the Temporal UI do."""
