@@ -113,28 +113,17 @@ def put_back(session: Session, run_id: str) -> list[str]:
     """Put slots of a run that holds, whose steps have not begun, back into the line where they
     stood; gives the runs that get them."""
     _lock(session, session.get_one(RunRow, run_id).session_id)
-    idle = (
-        select(TicketRow)
-        .join(StepRow, col(StepRow.run_id) == TicketRow.run_id)
-        .where(
-            StepRow.index == TicketRow.step,
-            TicketRow.run_id == run_id,
-            TicketRow.state == TicketState.HELD,
-            StepRow.status == StepStatus.QUEUED,
-        )
-    )
-    tickets = list(session.exec(idle))
-    for ticket in tickets:
-        ticket.state, ticket.granted_at = TicketState.WAITING, None
-        session.add(ticket)
-    session.flush()
-    return _runs(_grant_all(session, _departments(session, {ticket.pool for ticket in tickets})))
+    pools = _put_back(session, TicketRow.run_id == run_id)
+    return _runs(_grant_all(session, _departments(session, pools)))
 
 
 def grant(session: Session, pool: str) -> list[str]:
-    """Grant what a department has free, after it has changed; gives the runs that got it."""
+    """Grant what a department has free, after it has changed; gives the runs that got it. One that
+    is paused takes back what it has granted to steps that have not begun."""
     row = session.get_one(DepartmentRow, pool)
     _lock(session, row.session_id)
+    if not _grants(row):
+        _put_back(session, TicketRow.pool == pool)
     return _runs(_grant_department(session, row))
 
 
@@ -293,6 +282,26 @@ def _remove(session: Session, run_id: str, *conditions: Any) -> set[str]:
         _lock(session, session.get_one(RunRow, run_id).session_id)
         remove(session, *chosen)
     return pools
+
+
+def _put_back(session: Session, condition: Any) -> set[str]:
+    """Put the slots of steps that have not begun back into the line; gives their pools."""
+    idle = (
+        select(TicketRow)
+        .join(StepRow, col(StepRow.run_id) == TicketRow.run_id)
+        .where(
+            condition,
+            StepRow.index == TicketRow.step,
+            TicketRow.state == TicketState.HELD,
+            StepRow.status == StepStatus.QUEUED,
+        )
+    )
+    tickets = list(session.exec(idle))
+    for ticket in tickets:
+        ticket.state, ticket.granted_at = TicketState.WAITING, None
+        session.add(ticket)
+    session.flush()
+    return {ticket.pool for ticket in tickets}
 
 
 def _tickets(session: Session, run_id: str, step: int) -> list[TicketRow]:

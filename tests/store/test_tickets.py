@@ -104,15 +104,20 @@ class Office:
             session.add(run)
 
     def take(self, run_id: str) -> Taken:
+        """Ask for a slot, and begin where there is one."""
         with self.store.write() as session:
-            run = session.get_one(RunRow, run_id)
-            return tickets.take(session, run, session.get_one(StepRow, (run_id, 0)))
+            step = session.get_one(StepRow, (run_id, 0))
+            taken = tickets.take(session, session.get_one(RunRow, run_id), step)
+            if taken.state is HELD:
+                step.status = StepStatus.RUNNING
+            return taken
 
     def taken(self, *run_ids: str) -> list[TicketState]:
         return [self.take(run_id).state for run_id in run_ids]
 
     def release(self, run_id: str) -> list[str]:
         with self.store.write() as session:
+            session.get_one(StepRow, (run_id, 0)).status = StepStatus.QUEUED
             return tickets.release(session, run_id, 0)
 
     def release_run(self, run_id: str, places: int) -> list[str]:
@@ -329,7 +334,7 @@ def test_a_run_that_holds_gives_back_what_it_has_not_begun(office: Office) -> No
     for run_id in (begun, granted):
         office.set(run_id, pause_wanted=True)
     with office.store.write() as session:
-        session.get_one(StepRow, (begun, 0)).status = StepStatus.RUNNING
+        session.get_one(StepRow, (granted, 0)).status = StepStatus.QUEUED
 
     with office.store.write() as session:
         assert tickets.put_back(session, begun) == []
@@ -339,6 +344,19 @@ def test_a_run_that_holds_gives_back_what_it_has_not_begun(office: Office) -> No
     later = office.run(code)
     office.taken(later)
     assert drained(office, behind) == [granted, later], "it stands where it stood"
+
+
+def test_a_department_that_is_paused_takes_back_what_has_not_begun(office: Office) -> None:
+    code = office.department(limit=1)
+    begun, granted, behind = office.runs(3, code)
+    office.taken(begun, granted, behind)
+    with office.store.write() as session:
+        session.get_one(StepRow, (begun, 0)).status = StepStatus.RUNNING
+    office.release(begun)
+
+    assert office.change(code, status="paused") == []
+    assert office.taken(granted, behind) == [WAITING, WAITING], "it begins nothing"
+    assert office.change(code, status="active") == [granted], "it stands where it stood"
 
 
 def test_a_run_that_ends_gives_back_all_that_it_has(office: Office) -> None:
@@ -612,9 +630,11 @@ class Model:
         self.pools: dict[str, list[str]] = {}
         self.wishing: set[str] = set()
         self.held: dict[str, str] = {}
+        self.begun: set[str] = set()
         self.line: dict[str, int] = {}
         self.asked: dict[str, int] = {}
         """When each run that has not begun was asked for, before everything else."""
+        self._came: dict[str, int] = {}
         self._clock = itertools.count(1000)
 
     def room(self, pool: str) -> float:
@@ -640,11 +660,21 @@ class Model:
         return sorted(waiting, key=rank)
 
     def _hold(self, run: str, pool: str) -> None:
-        self.line.pop(run, None)
+        self._came[run] = self.line.pop(run, self.asked.get(run, next(self._clock)))
         self.held[run], self.pools[run] = pool, [pool]
         self.wishing.discard(run)
 
+    def pause(self, pool: str) -> None:
+        for run in [at for at in self.held if self.held[at] == pool and at not in self.begun]:
+            del self.held[run]
+            self.line[run] = self._came[run]
+
     def take(self, run: str) -> None:
+        self._take(run)
+        if run in self.held:
+            self.begun.add(run)
+
+    def _take(self, run: str) -> None:
         if run in self.held:
             return
         if run in self.wishing:
@@ -667,6 +697,7 @@ class Model:
     def release(self, run: str) -> list[str]:
         pools = [self.held.pop(run)] if run in self.held else list(self.pools[run])
         self.line.pop(run, None)
+        self.begun.discard(run)
         return [granted for pool in sorted(pools) for granted in self.grant(pool)]
 
     def tickets(self) -> dict[tuple[str, str], str]:
@@ -712,6 +743,8 @@ def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: i
         pool = dice.choice(names)
         model.limits[pool] = dice.choice([1, 2, 3, 5, None])
         model.statuses[pool] = dice.choice(list(DepartmentStatus))
+        if model.statuses[pool] == DepartmentStatus.PAUSED:
+            model.pause(pool)
         before = model.room(pool) > 0
         granted = office.change(
             pool,
