@@ -664,7 +664,12 @@ class Model:
         self.held[run], self.pools[run] = pool, [pool]
         self.wishing.discard(run)
 
-    def pause(self, pool: str) -> None:
+    def change(self, pool: str, limit: int | None, status: str) -> None:
+        self.limits[pool], self.statuses[pool] = limit, status
+        if status == DepartmentStatus.PAUSED:
+            self._put_back(pool)
+
+    def _put_back(self, pool: str) -> None:
         for run in [at for at in self.held if self.held[at] == pool and at not in self.begun]:
             del self.held[run]
             self.line[run] = self._came[run]
@@ -741,10 +746,7 @@ def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: i
 
     def change() -> None:
         pool = dice.choice(names)
-        model.limits[pool] = dice.choice([1, 2, 3, 5, None])
-        model.statuses[pool] = dice.choice(list(DepartmentStatus))
-        if model.statuses[pool] == DepartmentStatus.PAUSED:
-            model.pause(pool)
+        model.change(pool, dice.choice([1, 2, 3, 5, None]), dice.choice(list(DepartmentStatus)))
         before = model.room(pool) > 0
         granted = office.change(
             pool,
