@@ -242,7 +242,7 @@ def test_up_is_killed_alone_and_the_next_waits_for_its_parts(
     first.process.kill()
     first.ended()
     second = up()
-    assert first.addresses == second.addresses, "the ports are free again"
+    assert first.addresses[0] == second.addresses[0], "the port is free again"
     after = user(second)
     assert after.ended(workflow_id)["status"] == "completed"
     assert after.output(run, 1) == "line 1\nline 2\nline 3\nline 4\n"
