@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.orm import defer
 from sqlmodel import col, select
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
@@ -33,8 +34,17 @@ Part = Callable[[], Awaitable[None]]
 _YOUNG = timedelta(seconds=5)
 """Runs that changed this recently are left to whoever works on them."""
 
+_PART_SECONDS = 15
+"""What one part of a round may take, so that the others have their turn."""
+
 _BATCH = 50
 _PAGE = 500
+
+_SLIM = [
+    defer(column)  # type: ignore[arg-type]
+    for column in (RunRow.environment, RunRow.context, RunRow.result, RunRow.error)
+]
+"""What a round does not look at and may be large."""
 
 _NO_ROW = "Director's database has no such run"
 
@@ -64,7 +74,8 @@ class ReconcileActivities:
 
     async def _attempted(self, part: Part) -> None:
         try:
-            await part()
+            async with asyncio.timeout(_PART_SECONDS):
+                await part()
         except Exception as error:
             name = getattr(part, "__name__", repr(part)).strip("_")
             log.warning("a part of reconcile failed", part=name, why=_why(error))
@@ -75,7 +86,7 @@ class ReconcileActivities:
             old = col(RunRow.updated_at) <= utc_now() - age
             with self.store.read() as session:
                 wanted = select(RunRow).where(still_open(), old, known if begun else ~known)
-                return list(session.exec(wanted))
+                return list(session.exec(wanted.options(*_SLIM)))
 
         return await asyncio.to_thread(load)
 

@@ -82,9 +82,9 @@ class Sandboxes:
         """End every command that goes on in the sandbox of a run, if there is one."""
         self.runtime.quiet(sandbox_id(run_id))
 
-    def remove(self, run_id: str) -> None:
+    def remove(self, run_id: str, *, epoch: int | None = None) -> None:
         """Kill and remove the sandbox of a run, if there is one."""
-        self.runtime.remove(sandbox_id(run_id))
+        self.runtime.remove(sandbox_id(run_id), epoch=epoch)
 
     def _claimed(self, job: StepJob) -> SandboxSpec:
         """Claim a place on this host before the sandbox is made, so that it is found."""
@@ -111,7 +111,7 @@ class Sandboxes:
             status = RunStatus(run.status)
             gone = run.host_id != self.host_id
             if gone or status.ended or status is RunStatus.CANCELLING:
-                self.remove(run.id)
+                self.remove(run.id, epoch=spec.epoch)
             _require_placed(run, self.host_id, spec)
             steps.require(session, job.key, to_start=True)
             return run

@@ -166,6 +166,9 @@ class DockerRuntime:
     ) -> SandboxInfo | None:
         """Take over a container that is there; remove one that cannot be used."""
         found = container.inspect()
+        if found is not None and _epoch(found["Config"]["Labels"]) > spec.epoch:
+            message = f"sandbox {spec.id} was made anew meanwhile, for a later try"
+            raise SandboxError(message, retryable=True)
         if found is not None and not _usable(found, spec, folder):
             container.remove()
             found = None

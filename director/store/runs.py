@@ -20,7 +20,8 @@ from director.store.matching import check_startable, matching
 from director.store.tables import RunRow, SessionRow, StepRow
 
 MAX_SIGNALS = 2000
-"""Signals that one run takes; Temporal bounds them, and a run must always be able to end."""
+"""Signals and pauses that one run takes; Temporal bounds its history, and a run must always be able
+to end."""
 
 
 def create(session: Session, principal: Principal, workflow_id: str, body: StartWorkflow) -> RunRow:
@@ -157,6 +158,8 @@ def want_pause(session: Session, run: RunRow, pause: bool) -> None:
     if run.status == RunStatus.CANCELLING:
         raise ConflictError(f"run {run.id} is being cancelled", runId=run.id, status=run.status)
     if run.pause_wanted != pause:
+        if pause:
+            _count_signal(run)
         run.pause_wanted = pause
         run.touch()
         session.add(run)
@@ -165,15 +168,19 @@ def want_pause(session: Session, run: RunRow, pause: bool) -> None:
 def count_signal(session: Session, run: RunRow, name: str, data: Json | None) -> None:
     """Record a signal from outside. Raises ConflictError where the run takes none any more."""
     _check_open(run)
-    if run.signal_count >= MAX_SIGNALS:
-        message = f"run {run.id} has had {MAX_SIGNALS} signals, the most that it takes"
-        raise ConflictError(message, runId=run.id, limit=MAX_SIGNALS)
-    run.signal_count += 1
+    _count_signal(run)
     session.add(run)
     if data is not None:
         standing.tell(
             session, run, EventType.WORKFLOW_SIGNALLED, {"signal": {"name": name, "data": data}}
         )
+
+
+def _count_signal(run: RunRow) -> None:
+    if run.signal_count >= MAX_SIGNALS:
+        message = f"run {run.id} has had {MAX_SIGNALS} signals, the most that it takes"
+        raise ConflictError(message, runId=run.id, limit=MAX_SIGNALS)
+    run.signal_count += 1
 
 
 def last_execute(session: Session, run_id: str, before: int) -> StepRow | None:

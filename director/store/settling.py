@@ -7,6 +7,7 @@ from director.domain.errors import DirectorError
 from director.domain.events import EventType
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
+from director.domain.states import advance_step
 from director.domain.times import utc_now
 from director.store import hosts, standing, steps, tickets
 from director.store.tables import RunRow, StepRow
@@ -18,7 +19,7 @@ _EVENTS = {
     RunStatus.TIMED_OUT: EventType.WORKFLOW_TIMED_OUT,
 }
 _OPEN_STEP_ENDS = {
-    RunStatus.COMPLETED: StepStatus.SKIPPED,
+    RunStatus.COMPLETED: StepStatus.COMPLETED,
     RunStatus.FAILED: StepStatus.FAILED,
     RunStatus.CANCELLED: StepStatus.CANCELLED,
     RunStatus.TIMED_OUT: StepStatus.TIMED_OUT,
@@ -50,12 +51,13 @@ def _end(session: Session, run: RunRow, end: SettleInput) -> None:
 
 def _end_step(session: Session, step: StepRow, end: SettleInput) -> None:
     stopped = end.status is RunStatus.TIMED_OUT and step.index == end.failed_step
-    if step.status == StepStatus.PENDING:
-        step.status = StepStatus.SKIPPED
-    elif stopped and step.status == StepStatus.CANCELLED:
-        step.status = StepStatus.TIMED_OUT
-    elif not StepStatus(step.status).ended:
-        step.status = _OPEN_STEP_ENDS[end.status]
+    status = StepStatus(step.status)
+    if status is StepStatus.PENDING:
+        step.status = advance_step(status, StepStatus.SKIPPED)
+    elif stopped and status is StepStatus.CANCELLED:
+        step.status = advance_step(status, StepStatus.TIMED_OUT)
+    elif not status.ended:
+        step.status = advance_step(status, _OPEN_STEP_ENDS[end.status])
         step.ended_at = step.ended_at or utc_now()
     session.add(step)
 

@@ -32,8 +32,6 @@ def move(
         return False
     now = utc_now()
     run.status = status
-    if status is RunStatus.RUNNING and run.started_at is None:
-        run.started_at = now
     if status.ended:
         run.completed_at = now
     run.touch()

@@ -50,8 +50,9 @@ class Opened:
 
 
 def open_step(session: Session, key: StepKey, host_id: str, *, quiet: bool = False) -> Opened:
-    """Write `running`, unless the step must wait or goes on elsewhere, this attempt has its outcome
-    or the run takes no steps any more. `quiet` tells that nothing of a superseded execution runs.
+    """Write `running`, unless the step must wait or goes on elsewhere, this attempt has its
+    outcome, or the run is to hold or takes no steps any more. `quiet` tells that nothing of a
+    superseded execution runs.
 
     Raises StepFailure where no department is left that could take the step."""
     run, step = _rows(session, key)
@@ -63,7 +64,15 @@ def open_step(session: Session, key: StepKey, host_id: str, *, quiet: bool = Fal
     if run.status == RunStatus.CANCELLING:
         cancelled = StepOutcome(status=StepStatus.CANCELLED, host_id=run.host_id)
         return Opened("outcome", cancelled, granted)
+    if run.pause_wanted and not _is_begun(step, key):
+        # the signal may be on its way, or lost with Temporal: reconcile sends it again
+        held = StepOutcome(status=StepStatus.QUEUED, host_id=run.host_id)
+        return Opened("outcome", held, granted)
     return _admitted(session, run, step, key, granted)
+
+
+def _is_begun(step: StepRow, key: StepKey) -> bool:
+    return _is_this(step, key) and step.status in (StepStatus.RUNNING, StepStatus.WAITING)
 
 
 def _settled(run: RunRow, step: StepRow, key: StepKey, host_id: str) -> Opened | None:
@@ -72,7 +81,7 @@ def _settled(run: RunRow, step: StepRow, key: StepKey, host_id: str) -> Opened |
         return Opened("outcome", outcome_of(step, run.host_id))
     if RunStatus(run.status).ended:
         return Opened("over")
-    if _is_newer(step, key):
+    if _is_newer(step, key) or key.temporal_run_id in run.superseded:
         return Opened("stale")
     if run.host_id not in (None, host_id):
         return Opened("outcome", StepOutcome(status=StepStatus.PENDING, host_id=run.host_id))
@@ -95,7 +104,7 @@ def _admitted(
         _queue(session, run, step, key)
         queued = StepOutcome(status=StepStatus.QUEUED, host_id=run.host_id)
         return Opened("outcome", queued, granted)
-    went_on = _is_this(step, key) and step.status in (StepStatus.RUNNING, StepStatus.WAITING)
+    went_on = _is_begun(step, key)
     _take(session, step, key, StepStatus.RUNNING)
     _begin(session, run, began=not went_on)
     return Opened("go", None, granted)
@@ -124,6 +133,7 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     session.add(run)
     if before in (None, key.temporal_run_id):
         return []
+    run.superseded = [*run.superseded, before]
     for index in range(key.index, run.total_steps):
         outputs.forget(session, run.id, index)  # their attempts are counted from 1 again
     return begin_again(session, run, key.index)
@@ -358,7 +368,10 @@ def _move(step: StepRow, status: StepStatus) -> None:
 def _begin(session: Session, run: RunRow, *, began: bool) -> None:
     first = run.started_at is None
     kind = EventType.WORKFLOW_STARTED if first else EventType.WORKFLOW_RESUMED
-    standing.move(session, run, RunStatus.RUNNING, kind)
+    run.started_at = run.started_at or utc_now()
+    session.add(run)
+    if not standing.move(session, run, RunStatus.RUNNING, kind) and first:
+        standing.tell(session, run, kind)  # it was resumed before its first step
     if began:
         standing.tell(session, run, EventType.STEP_STARTED)
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 from director.domain.base import Json
@@ -113,6 +113,8 @@ class RunRow(TimedRow, table=True):
     workspace_from: str | None = None
     """The checkpoint whose files a sandbox starts with, where the one before it was lost."""
     temporal_run_id: str | None = None
+    superseded: list[str] = Field(default=[], sa_type=JSON)
+    """The executions before this one, each replaced by a reset in Temporal."""
     pause_wanted: bool = False
     cancel_wanted: bool = False
     closed_as: str | None = None
@@ -159,7 +161,7 @@ class StepRow(SQLModel, table=True):
     domain: str | None = None
     requires: list[str] = Field(default=[], sa_type=JSON)
     temporal_run_id: str | None = None
-    activity_attempt: int = 0
+    activity_attempt: int = Field(default=0, sa_type=BigInteger)
     result: Json | None = Field(default=None, sa_type=JsonOrNull)
     error: Json | None = Field(default=None, sa_type=JsonOrNull)
     approval: Json | None = Field(default=None, sa_type=JsonOrNull)

@@ -21,7 +21,7 @@ reconcile sends again what was lost."""
 
 SETTLE_TIMEOUT = timedelta(minutes=10)
 RECORD_TIMEOUT = timedelta(seconds=30)
-RECONCILE_TIMEOUT = timedelta(minutes=1)
+RECONCILE_TIMEOUT = timedelta(minutes=3)
 RECONCILE_PERIOD = timedelta(seconds=5)
 
 WITHOUT_END = RetryPolicy(

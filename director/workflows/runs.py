@@ -111,8 +111,8 @@ class DirectorWorkflow:
 
     @workflow.signal(name=names.RESUME)
     def resume(self) -> None:
-        """Go on."""
-        self._story.paused = False
+        """Go on; a step that did not begin because of the pause is to be asked for again."""
+        self._story.paused, self._granted = False, True
         self._show()
 
     @workflow.signal(name=names.GRANTED)

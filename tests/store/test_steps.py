@@ -262,3 +262,31 @@ def test_the_time_in_which_a_step_waits_for_room_is_none_of_its_own(
         began = step_of(session, run_id).started_at
     assert began is not None
     assert utc_now() - began < timedelta(minutes=1)
+
+
+def test_an_execution_that_a_reset_replaced_does_not_take_its_run_back(
+    store: Store, run_id: str
+) -> None:
+    opened(store, key(run_id))
+    with store.write() as session:
+        steps.open_step(session, key(run_id, temporal="t2"), HOST, quiet=True)
+
+    assert opened(store, key(run_id, activity_attempt=9)) == "stale"
+
+
+def test_a_run_that_is_to_hold_begins_no_step_and_goes_on_with_one_that_has_begun(
+    store: Store, run_id: str
+) -> None:
+    def wish(pause: bool) -> None:
+        with store.write() as session:
+            runs.want_pause(session, session.get_one(RunRow, run_id), pause=pause)
+
+    wish(True)
+    assert opened(store, key(run_id)) == "outcome"
+    with store.read() as session:
+        assert step_of(session, run_id).status == StepStatus.PENDING
+
+    wish(False)
+    assert opened(store, key(run_id)) == "go"
+    wish(True)
+    assert opened(store, key(run_id, activity_attempt=2)) == "go"

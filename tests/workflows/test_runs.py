@@ -5,6 +5,7 @@ import asyncio
 from support.stack import Stack
 
 from director.domain.runs import RunStatus
+from director.store import runs
 from director.store.tables import RunRow
 
 EXIT_0 = {"type": "verify", "criteria": "exit code is 0"}
@@ -474,3 +475,66 @@ def commands_of(stack: Stack, run: dict) -> list:
 def sandbox_of(run: dict) -> str:
     """The sandbox of a run has the run's own name."""
     return str(run["runId"]).replace("run_", "sbx_")
+
+
+async def test_a_pause_whose_signal_is_lost_holds_before_the_next_step_all_the_same(
+    stack: Stack,
+) -> None:
+    workflow = await stack.workflow("wait lost-pause", "say after-lost-pause")
+    run = await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "running")
+    with stack.store.write() as session:
+        runs.want_pause(session, session.get_one(RunRow, run["runId"]), pause=True)
+
+    stack.gates.open("lost-pause")
+    paused = await stack.until(workflow["id"], "paused")
+    await stack.call("POST", f"/workflows/{workflow['id']}/resume")
+    ended = await stack.ended(workflow["id"])
+
+    assert [step["status"] for step in paused["steps"]] == ["completed", "pending"]
+    assert ended["status"] == "completed"
+
+
+async def test_a_pause_that_was_taken_back_before_it_was_heard_costs_no_wait(stack: Stack) -> None:
+    workflow = await stack.workflow("wait brief-pause", "say after-brief-pause")
+    run = await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "running")
+    with stack.store.write() as session:
+        runs.want_pause(session, session.get_one(RunRow, run["runId"]), pause=True)
+    stack.gates.open("brief-pause")
+    while (await stack.call("GET", f"/workflows/{workflow['id']}/status"))["step"] == 0:
+        await asyncio.sleep(0.02)
+
+    await stack.call("POST", f"/workflows/{workflow['id']}/resume")
+
+    assert (await stack.call("GET", f"/workflows/{workflow['id']}/status?wait=10"))["completedAt"]
+
+
+async def test_a_run_that_was_paused_before_its_first_step_tells_when_it_begins(
+    stack: Stack,
+) -> None:
+    session_id = (await stack.session())["id"]
+    body = {"sessionId": session_id, "name": "d", "domain": "d"}
+    pool = await stack.call("POST", "/departments", body)
+    await stack.call("PUT", f"/departments/{pool['id']}", {"status": "paused"})
+    workflow = await stack.workflow("say x", session_id=session_id, departmentId=pool["id"])
+    run = await stack.start(workflow["id"])
+    await stack.call("POST", f"/workflows/{workflow['id']}/pause?wait=10")
+    resumed = await stack.call("POST", f"/workflows/{workflow['id']}/resume?wait=10")
+    await stack.call("PUT", f"/departments/{pool['id']}", {"status": "active"})
+    await stack.ended(workflow["id"])
+
+    with stack.store.read() as session:
+        rows = session.connection().exec_driver_sql(
+            f"SELECT type FROM events WHERE subject = '{run['runId']}' ORDER BY seq"
+        )
+        told = [kind for (kind,) in rows if kind.startswith("workflow.")]
+
+    assert resumed["startedAt"] is None, "no step has begun"
+    assert told == [
+        "workflow.queued",
+        "workflow.paused",
+        "workflow.resumed",
+        "workflow.started",
+        "workflow.completed",
+    ]
