@@ -19,7 +19,7 @@ from director.domain.runs import (
     SettleOutcome,
     StatusNote,
 )
-from director.store import placement, settling, standing, steps, tickets
+from director.store import placement, returns, settling, standing, tickets
 from director.store.engine import Store
 from director.store.placement import Decision
 from director.store.tables import RunRow
@@ -60,7 +60,7 @@ class RunActivities:
                 return Placed(lost=placement.settle_elsewhere(session, run))
             if placement.decide(session, run) is not Decision.LOST:
                 return Placed(lost=False, host_id=run.host_id)
-            repeat_from, granted = steps.begin_elsewhere(session, run, asked.step)
+            repeat_from, granted = returns.begin_elsewhere(session, run, asked.step)
         self.signals.granted(granted)
         log.warning("sandbox lost with its host", run_id=asked.run_id, repeat_from=repeat_from)
         return Placed(lost=True, repeat_from=repeat_from)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from director.activities.telling import Signals
-from director.store import hosts, sessions, steps, tickets
+from director.store import approvals, hosts, sessions, tickets
 from director.store.engine import Store
 
 _UNHEARD = timedelta(seconds=3)
@@ -73,7 +73,7 @@ class Tending:
 
     def _decided(self) -> list[str]:
         with self.store.read() as session:
-            return self._decided_again.due(steps.decided(session))
+            return self._decided_again.due(approvals.decided(session))
 
     def _expire(self) -> None:
         with self.store.read() as session:

@@ -44,7 +44,7 @@ from director.domain.runs import (
     RunView,
 )
 from director.domain.workflows import StartWorkflow
-from director.store import runs, standing, steps
+from director.store import approvals, runs, standing
 from director.store.engine import Store
 from director.store.idempotency import Reply
 from director.store.tables import RunRow, StepRow
@@ -260,7 +260,7 @@ async def signal(
             runs.count_signal(session, run, name, None if told else body or {})
             if decision is not None:
                 by = principal.username
-                steps.decide(session, run, Approval(**decision.model_dump(), by=by))
+                approvals.decide(session, run, Approval(**decision.model_dump(), by=by))
         return run, reply(200, Signalled(run_id=run.id, signal=name), made=run.id)
 
     run = await once.begin(record, known=True)

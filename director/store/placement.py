@@ -6,10 +6,11 @@ same. Only a lease that has run out does, and only where another host can take o
 from enum import StrEnum
 from functools import partial
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
-from director.store import hosts
-from director.store.tables import HostRow, RunRow
+from director.domain.runs import StepStatus
+from director.store import hosts, sessions
+from director.store.tables import HostRow, RunRow, StepRow, TicketRow
 
 
 class Claim(StrEnum):
@@ -54,6 +55,17 @@ def with_room(session: Session, memory_mib: int) -> str | None:
         if not host.draining and _has_room(session, host, memory_mib)
     ]
     return max(able, key=partial(_free_places, session)).id if able else None
+
+
+def without_room(session: Session, limit: int = 1) -> list[str]:
+    """The runs that wait for memory on any host, in no line, the most urgent and oldest first."""
+    in_line = select(TicketRow.run_id).where(TicketRow.run_id == StepRow.run_id).exists()
+    waiting = (StepRow.status == StepStatus.QUEUED, col(RunRow.host_id).is_(None), ~in_line)
+    statement = select(RunRow.id).join(StepRow, col(StepRow.run_id) == RunRow.id)
+    statement = statement.where(
+        *waiting, col(RunRow.pause_wanted).is_(False), sessions.still_open()
+    )
+    return list(session.exec(statement.order_by(col(RunRow.priority), col(RunRow.id)).limit(limit)))
 
 
 def decide(session: Session, run: RunRow) -> Decision:

@@ -9,7 +9,7 @@ from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.states import advance_step
 from director.domain.times import utc_now
-from director.store import hosts, standing, steps, tickets
+from director.store import hosts, placement, standing, tickets
 from director.store.tables import RunRow, StepRow
 
 _EVENTS = {
@@ -33,7 +33,7 @@ def settle(session: Session, end: SettleInput) -> list[str]:
     if not RunStatus(run.status).ended:
         _end(session, run, end)
     granted = tickets.release_run(session, run.id, hosts.total_places(session))
-    return [*granted, *steps.without_room(session)]
+    return [*granted, *placement.without_room(session)]
 
 
 def _end(session: Session, run: RunRow, end: SettleInput) -> None:

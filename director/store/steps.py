@@ -3,19 +3,18 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session
 
 from director.domain.base import Json
-from director.domain.checkpoints import CheckpointStatus
 from director.domain.departments import TicketState
-from director.domain.errors import ConflictError, DeadlineError
+from director.domain.errors import DeadlineError
 from director.domain.events import EventType
 from director.domain.failures import StepFailure
-from director.domain.runs import Approval, RunStatus, StepOutcome, StepStatus
+from director.domain.runs import RunStatus, StepOutcome, StepStatus
 from director.domain.states import advance_step
 from director.domain.times import to_millis, utc_now
-from director.store import hosts, outputs, sessions, standing, tickets
-from director.store.tables import CheckpointRow, RunRow, StepRow, TicketRow
+from director.store import hosts, outputs, returns, standing, tickets
+from director.store.tables import RunRow, StepRow
 from director.store.tickets import Taken
 
 
@@ -136,45 +135,7 @@ def _adopted(session: Session, run: RunRow, key: StepKey) -> list[str]:
     run.superseded = [*run.superseded, before]
     for index in range(key.index, run.total_steps):
         outputs.forget(session, run.id, index)  # their attempts are counted from 1 again
-    return begin_again(session, run, key.index)
-
-
-def begin_elsewhere(
-    session: Session, run: RunRow, before: int | None = None
-) -> tuple[int, list[str]]:
-    """Let a run that lost its sandbox go on behind the last checkpoint `before` the step that it
-    is at, or else from its first step; gives that step's index, and the runs that got its slots.
-
-    A step that is repeated has checkpoints of its earlier attempt behind it: those do not count."""
-    done = standing.steps_of(session, run.id)[:before]
-    kept = [step for step in done if _is_kept(session, step)]
-    run.workspace_from = (kept[-1].result or {})["checkpointId"] if kept else None
-    session.add(run)
-    index = kept[-1].index + 1 if kept else 0
-    granted = begin_again(session, run, index)
-    more = {"sandboxLosses": run.sandbox_epoch, "repeatFrom": index}
-    standing.tell(session, run, EventType.WORKFLOW_SANDBOX_LOST, more)
-    return index, granted
-
-
-def _is_kept(session: Session, step: StepRow) -> bool:
-    if step.type != "checkpoint" or step.status != StepStatus.COMPLETED:
-        return False
-    row = session.get(CheckpointRow, (step.result or {}).get("checkpointId"))
-    return row is not None and row.status == CheckpointStatus.READY
-
-
-def begin_again(session: Session, run: RunRow, index: int) -> list[str]:
-    """Take back what a step and all behind it came to, since the run goes on from there; gives
-    the runs that got their slots."""
-    granted = tickets.release(session, run.id)
-    for step in standing.steps_of(session, run.id):
-        if step.index >= index and step.status != StepStatus.PENDING:
-            _move(step, StepStatus.PENDING)
-            step.result, step.error, step.ended_at = None, None, None
-            session.add(step)
-    session.flush()
-    return granted
+    return returns.begin_again(session, run, key.index)
 
 
 def _queue(session: Session, run: RunRow, step: StepRow, key: StepKey) -> None:
@@ -182,13 +143,6 @@ def _queue(session: Session, run: RunRow, step: StepRow, key: StepKey) -> None:
     _take(session, step, key, StepStatus.QUEUED)
     if newly:
         standing.tell(session, run, EventType.STEP_QUEUED)
-
-
-def decided(session: Session) -> list[str]:
-    """The runs that wait for an approval which is decided."""
-    waiting = (StepRow.status == StepStatus.WAITING, col(StepRow.approval).is_not(None))
-    statement = select(StepRow.run_id).join(RunRow, col(RunRow.id) == StepRow.run_id)
-    return list(session.exec(statement.where(*waiting, RunRow.status == RunStatus.WAITING)))
 
 
 @dataclass(frozen=True)
@@ -228,24 +182,13 @@ def close_step(
 def requeue(session: Session, key: StepKey) -> Closed:
     """Let a step wait that has begun and found no room on any host; its slot and its place go to
     others, and its time begins anew. It is woken when memory may have become free:
-    `without_room`."""
+    `placement.without_room`."""
     closed = _set_down(session, key, StepStatus.QUEUED, RunStatus.RUNNING, EventType.STEP_QUEUED)
     _, step = _rows(session, key)
     step.started_at = None
     session.add(step)
     left = tickets.leave_place(session, key.run_id, hosts.total_places(session))
     return replace(closed, granted=[*closed.granted, *left])
-
-
-def without_room(session: Session, limit: int = 1) -> list[str]:
-    """The runs that wait for memory on any host, in no line, the most urgent and oldest first."""
-    in_line = select(TicketRow.run_id).where(TicketRow.run_id == StepRow.run_id).exists()
-    waiting = (StepRow.status == StepStatus.QUEUED, col(RunRow.host_id).is_(None), ~in_line)
-    statement = select(RunRow.id).join(StepRow, col(StepRow.run_id) == RunRow.id)
-    statement = statement.where(
-        *waiting, col(RunRow.pause_wanted).is_(False), sessions.still_open()
-    )
-    return list(session.exec(statement.order_by(col(RunRow.priority), col(RunRow.id)).limit(limit)))
 
 
 def await_approval(session: Session, key: StepKey) -> Closed:
@@ -267,21 +210,6 @@ def _set_down(
     spent = to_millis(utc_now() - (step.started_at or utc_now()))
     outcome = StepOutcome(status=status, host_id=run.host_id, elapsed_ms=spent)
     return Closed(outcome, tickets.release(session, run.id, step.index))
-
-
-def decide(session: Session, run: RunRow, approval: Approval) -> None:
-    """Record what was decided on the step that waits for it. Raises ConflictError where none
-    waits, or the decision was made already."""
-    waiting = (StepRow.run_id == run.id, StepRow.status == StepStatus.WAITING)
-    step = session.exec(select(StepRow).where(*waiting)).first()
-    if step is None or RunStatus(run.status).ended:
-        message = f"run {run.id} does not wait for an approval: it is {run.status}"
-        raise ConflictError(message, runId=run.id, status=run.status)
-    if step.approval is not None:
-        by = step.approval.get("by")
-        raise ConflictError(f"step {step.id} was decided already, by {by}", runId=run.id)
-    step.approval = approval.model_dump(mode="json", exclude_none=True)
-    session.add(step)
 
 
 def require(session: Session, key: StepKey, *, to_start: bool = False) -> None:

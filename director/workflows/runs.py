@@ -1,7 +1,6 @@
 """The workflow of a run: one activity for each step, then one that settles."""
 
 import asyncio
-from collections.abc import Callable
 from collections.abc import Sequence as Arguments
 from datetime import datetime, timedelta
 
@@ -11,10 +10,8 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     CancelledError,
-    TimeoutType,
     is_cancelled_exception,
 )
-from temporalio.exceptions import TimeoutError as ActivityTimeoutError
 
 with workflow.unsafe.imports_passed_through():
     from director.domain import names
@@ -22,7 +19,6 @@ with workflow.unsafe.imports_passed_through():
     from director.domain.failures import FailureCode
     from director.domain.runs import (
         OnSandboxLost,
-        Placed,
         PlaceInput,
         Progress,
         ProgressNote,
@@ -33,7 +29,6 @@ with workflow.unsafe.imports_passed_through():
         RunStatus,
         Sequence,
         SettleInput,
-        SettleOutcome,
         StatusNote,
         StepInput,
         StepOutcome,
@@ -42,7 +37,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from director.domain.steps import OnFailure
     from director.domain.times import from_millis
-    from director.workflows import policies
+    from director.workflows import calls, policies
     from director.workflows.progress import RunStory
 
 _STATE = SearchAttributeKey.for_keyword(names.SEARCH_STATE)
@@ -101,7 +96,15 @@ class DirectorWorkflow:
     async def _finish(self, end: _Ended, telling: asyncio.Task[None]) -> None:
         self._settling = True
         await telling
-        await self._settle(end)
+        await calls.settle(
+            SettleInput(
+                run_id=self._input.run_id,
+                status=end.status,
+                failed_step=end.plan.index if end.plan else None,
+                code=end.code,
+            ),
+            self._host,
+        )
 
     @workflow.signal(name=names.PAUSE)
     def pause(self) -> None:
@@ -225,27 +228,17 @@ class DirectorWorkflow:
 
     async def _asked(self, plan: StepPlan, attempt: int) -> StepOutcome:
         self._began, self._granted, self._decided = None, False, False
-        handle = workflow.start_activity(
-            names.RUN_STEP,
-            StepInput(
-                run_id=self._input.run_id,
-                index=plan.index,
-                attempt=attempt,
-                last_attempt=attempt >= self._most_attempts(plan),
-            ),
-            result_type=StepOutcome,
-            task_queue=names.host_queue(self._host) if self._host else names.SANDBOX_QUEUE,
-            schedule_to_start_timeout=self._patience() if self._host else None,
-            start_to_close_timeout=from_millis(plan.timeout_ms) + policies.STEP_SLACK,
-            heartbeat_timeout=policies.HEARTBEAT_TIMEOUT,
-            retry_policy=policies.WITHOUT_END,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=f"{plan.id}: {plan.type}" + (f", attempt {attempt}" if attempt > 1 else ""),
+        step = StepInput(
+            run_id=self._input.run_id,
+            index=plan.index,
+            attempt=attempt,
+            last_attempt=attempt >= self._most_attempts(plan),
         )
+        handle = calls.start_step(plan, step, self._host, self._untaken)
         end = await self._watch(handle, plan)
         if end is not None:
             handle.cancel()
-        outcome = await _outcome(handle)
+        outcome = await calls.outcome_of(handle)
         if end is not None:
             if outcome is not None:
                 self._host = outcome.host_id or self._host
@@ -256,13 +249,10 @@ class DirectorWorkflow:
         self._host, self._untaken = outcome.host_id or self._host, 0
         return outcome
 
-    def _patience(self) -> timedelta:
-        return policies.growing(policies.HOST_PATIENCE, policies.MOST_HOST_PATIENCE, self._untaken)
-
     async def _untaken_step(self, plan: StepPlan) -> StepOutcome:
         """The sandbox's host did not take the step. Time alone does not tell that it is lost."""
         self._untaken += 1
-        placed = await self._placed(PlaceInput(run_id=self._input.run_id, step=plan.index))
+        placed = await calls.place(PlaceInput(run_id=self._input.run_id, step=plan.index))
         self._host = placed.host_id
         if not placed.lost:
             return StepOutcome(status=StepStatus.PENDING, host_id=self._host)
@@ -274,22 +264,12 @@ class DirectorWorkflow:
         self._story.returned(placed.repeat_from)
         raise _Returned(placed.repeat_from)
 
-    async def _placed(self, asked: PlaceInput) -> Placed:
-        placed: Placed = await workflow.execute_local_activity(
-            names.PLACE,
-            asked,
-            result_type=Placed,
-            start_to_close_timeout=policies.RECORD_TIMEOUT,
-            retry_policy=policies.WITHOUT_END,
-        )
-        return placed
-
     async def _stand_in_line(self, plan: StepPlan, waits: int) -> None:
         """Wait for a slot or a place. Whoever is paused meanwhile leaves the line."""
         self._story.holds(plan, StepStatus.QUEUED)
         self._show()
         patience = policies.growing(policies.LINE_PATIENCE, policies.MOST_LINE_PATIENCE, waits)
-        await _until(lambda: self._granted or self._story.paused, patience)
+        await calls.until(lambda: self._granted or self._story.paused, patience)
         await self._hold_while_paused()
         self._story.goes_on(plan)
 
@@ -299,7 +279,7 @@ class DirectorWorkflow:
         self._story.holds(plan, StepStatus.WAITING)
         self._show()
         workflow.upsert_search_attributes([_STATE.value_set(RunStatus.WAITING)])
-        decided = await _until(lambda: self._decided, min(step_left, run_left))
+        decided = await calls.until(lambda: self._decided, min(step_left, run_left))
         if not decided and run_left < step_left:
             raise _Ended(RunStatus.TIMED_OUT, plan, DeadlineError.code)
         workflow.upsert_search_attributes([_STATE.value_set(RunStatus.RUNNING)])
@@ -369,47 +349,6 @@ class DirectorWorkflow:
             except ActivityError:
                 workflow.logger.warning("progress was not recorded", exc_info=True)
 
-    async def _settle(self, end: _Ended) -> None:
-        settle = SettleInput(
-            run_id=self._input.run_id,
-            status=end.status,
-            failed_step=end.plan.index if end.plan else None,
-            code=end.code,
-        )
-        host, untaken = self._host, 0
-        while True:
-            outcome = await self._settled(settle, host, untaken)
-            if outcome is None:
-                untaken += 1
-                asked = PlaceInput(run_id=self._input.run_id, ending=True)
-                host = None if (await self._placed(asked)).lost else host
-            elif outcome.host_id is None:
-                return
-            else:
-                host, untaken = outcome.host_id, 0
-
-    async def _settled(
-        self, settle: SettleInput, host: str | None, untaken: int
-    ) -> SettleOutcome | None:
-        patience = policies.growing(policies.HOST_PATIENCE, policies.MOST_HOST_PATIENCE, untaken)
-        try:
-            outcome: SettleOutcome = await workflow.execute_activity(
-                names.SETTLE,
-                settle,
-                result_type=SettleOutcome,
-                task_queue=names.control_queue(host) if host else names.WORKFLOW_QUEUE,
-                schedule_to_start_timeout=patience if host else None,
-                start_to_close_timeout=policies.SETTLE_TIMEOUT,
-                heartbeat_timeout=policies.HEARTBEAT_TIMEOUT,
-                retry_policy=policies.WITHOUT_END,
-                summary=f"settle: {settle.status}",
-            )
-        except ActivityError as error:
-            if _is_untaken(error):
-                return None
-            raise
-        return outcome
-
     def _conclude(self, end: _Ended) -> RunResult:
         self._story.concluded(end.status)
         self._show()
@@ -424,33 +363,6 @@ class DirectorWorkflow:
 
     def _show(self) -> None:
         workflow.set_current_details(self._story.details())
-
-
-async def _outcome(handle: workflow.ActivityHandle[StepOutcome]) -> StepOutcome | None:
-    """The outcome of a step's activity; None where its host did not take it in time."""
-    try:
-        return await handle
-    except ActivityError as error:
-        if _is_untaken(error):
-            return None
-        if isinstance(error.cause, CancelledError):
-            return StepOutcome(status=StepStatus.CANCELLED)
-        code = error.cause.type if isinstance(error.cause, ApplicationError) else None
-        return StepOutcome(status=StepStatus.FAILED, code=code or DirectorError.code)
-
-
-def _is_untaken(error: ActivityError) -> bool:
-    cause = error.cause
-    return isinstance(cause, ActivityTimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
-
-
-async def _until(condition: Callable[[], bool], patience: timedelta) -> bool:
-    """Wait for a condition at most so long; tells whether it holds."""
-    try:
-        await workflow.wait_condition(condition, timeout=max(patience, timedelta(0)))
-    except TimeoutError:
-        return False
-    return True
 
 
 def _position(sequence: Sequence, index: int) -> int:

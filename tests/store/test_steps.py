@@ -13,7 +13,7 @@ from director.domain.sessions import SessionCreate
 from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
-from director.store import hosts, outputs, runs, sessions, standing, steps, workflows
+from director.store import approvals, hosts, outputs, runs, sessions, standing, steps, workflows
 from director.store.engine import Store
 from director.store.steps import StaleAttemptError, StepKey
 from director.store.tables import OutputRow, RunRow, StepRow
@@ -108,11 +108,11 @@ def test_only_a_run_whose_approval_is_decided_is_to_be_told_so(store: Store, run
     opened(store, key(run_id))
     with store.write() as session:
         steps.await_approval(session, key(run_id))
-        assert steps.decided(session) == []
+        assert approvals.decided(session) == []
 
         approval = Approval(approved=True, by="ada")
-        steps.decide(session, session.get_one(RunRow, run_id), approval)
-        assert steps.decided(session) == [run_id]
+        approvals.decide(session, session.get_one(RunRow, run_id), approval)
+        assert approvals.decided(session) == [run_id]
 
 
 def test_an_approval_is_decided_once_and_only_while_a_step_waits_for_it(
@@ -121,18 +121,18 @@ def test_an_approval_is_decided_once_and_only_while_a_step_waits_for_it(
     approval = Approval(approved=True, by="ada")
     opened(store, key(run_id))
     with store.write() as session, pytest.raises(ConflictError, match="does not wait"):
-        steps.decide(session, session.get_one(RunRow, run_id), approval)
+        approvals.decide(session, session.get_one(RunRow, run_id), approval)
 
     with store.write() as session:
         waiting = steps.await_approval(session, key(run_id)).outcome
     with store.write() as session:
-        steps.decide(session, session.get_one(RunRow, run_id), approval)
+        approvals.decide(session, session.get_one(RunRow, run_id), approval)
 
     assert waiting.status is StepStatus.WAITING
     with store.write() as session:
         assert session.get_one(RunRow, run_id).status == RunStatus.WAITING
         with pytest.raises(ConflictError, match="decided already, by ada"):
-            steps.decide(session, session.get_one(RunRow, run_id), approval)
+            approvals.decide(session, session.get_one(RunRow, run_id), approval)
 
 
 def test_the_attempt_after_a_wait_is_the_same_attempt_and_its_time_goes_on(
