@@ -37,6 +37,7 @@ _YOUNG = timedelta(seconds=5)
 _PART_SECONDS = 15
 """What one part of a round may take, so that the others have their turn."""
 
+_AT_ONCE = 8
 _BATCH = 50
 _PAGE = 500
 
@@ -179,13 +180,19 @@ class ReconcileActivities:
 
 
 async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work for all; what fails for one is logged and keeps none of the others from it."""
-    for item in items:
-        try:
-            await work(item)
-        except Exception as error:
-            run_id = item if isinstance(item, str) else getattr(item, "id", None)
-            log.warning("reconcile failed for a run", run_id=run_id, why=_why(error))
+    """Do the work for all, some at once: after an outage there is much, and others wait for the
+    round. What fails for one is logged and keeps none of the others from it."""
+    free = asyncio.Semaphore(_AT_ONCE)
+
+    async def done(item: T) -> None:
+        async with free:
+            try:
+                await work(item)
+            except Exception as error:
+                run_id = item if isinstance(item, str) else getattr(item, "id", None)
+                log.warning("reconcile failed for a run", run_id=run_id, why=_why(error))
+
+    await asyncio.gather(*(done(item) for item in items))
 
 
 def _why(error: Exception) -> str:
