@@ -222,15 +222,15 @@ def _keep_place(session: Session, own: list[TicketRow], pools: list[DepartmentRo
 
 
 def _ticket(run: RunRow, pool: str, step: int) -> TicketRow:
-    """A run stands in line since it was asked for, and once it has begun since its step is to:
-    what a dying worker costs it on the way here must not let others pass."""
+    """A run stands in line since it was asked for, and once a host has it since its step is to
+    begin: what a dying worker or a full host costs it on the way must not let others pass."""
     return TicketRow(
         pool=pool,
         run_id=run.id,
         step=step,
         priority=run.priority,
         owner_id=run.owner_id,
-        enqueued_at=utc_now() if run.started_at else run.created_at,
+        enqueued_at=utc_now() if run.host_id else run.created_at,
     )
 
 

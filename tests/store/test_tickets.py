@@ -21,7 +21,6 @@ from director.domain.departments import (
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import RunStatus, StepStatus
 from director.domain.sessions import SessionCreate
-from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
 from director.store import departments, runs, sessions, tickets, workflows
@@ -165,7 +164,7 @@ def test_runs_that_were_asked_for_first_are_served_first_also_where_they_come_la
 def test_the_later_steps_of_a_run_stand_in_line_since_they_came(office: Office) -> None:
     pool = office.department(1)
     old, first, second = office.runs(3, pool)
-    office.set(old, started_at=utc_now())
+    office.set(old, host_id="here")
     assert office.taken(first, second, old) == [HELD, WAITING, WAITING]
 
     assert office.release(first) == [second]
@@ -633,7 +632,7 @@ class Model:
         self.begun: set[str] = set()
         self.line: dict[str, int] = {}
         self.asked: dict[str, int] = {}
-        """When each run that has not begun was asked for, before everything else."""
+        """When each run that no host has was asked for, before everything else."""
         self._came: dict[str, int] = {}
         self._clock = itertools.count(1000)
 
@@ -727,7 +726,7 @@ def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: i
         if dice.random() < 0.5:
             model.asked[run] = number
         else:
-            office.set(run, started_at=utc_now())
+            office.set(run, host_id="here")
 
     def take() -> None:
         run = dice.choice(list(model.owners))
