@@ -320,6 +320,9 @@ def _doubled_events(evidence: _Evidence) -> Iterator[str]:
         for frame in frames:
             if frame.id <= last:
                 yield f"listener {listener}: cursor {frame.id} after {last}"
+            if frame.event == "step.queued":
+                # a step that has begun and found no room on any host begins once more
+                told.discard((frame.subject, f"step.started of {frame.step}"))
             for what in _once(frame, again=frame.subject in again):
                 if (frame.subject, what) in told:
                     yield f"listener {listener}: {frame.subject} has {what} twice"
@@ -328,7 +331,7 @@ def _doubled_events(evidence: _Evidence) -> Iterator[str]:
 
 
 def _once(frame: Frame, *, again: bool) -> Iterator[str]:
-    """What an event is the only one of its subject for. Whoever waits may join the line again."""
+    """What an event is the only one of its subject for."""
     yield f"event {frame.seq}"
     if frame.step and frame.event != "step.queued" and not again:
         yield f"{frame.event} of {frame.step}"
@@ -381,19 +384,29 @@ class _Place(NamedTuple):
 
     def is_before(self, other: "_Place") -> bool:
         """Whether it is certain: it is older, and was there when the other came."""
-        return self.since < other.since and self.joined < other.joined
+        return self.since < other.since < inf and self.joined < other.joined
+
+
+_NOWHERE = _Place()
 
 
 def _line(seen: Observations) -> dict[tuple[str, str], _Place]:
+    """The places of all attempts of steps. One that has begun and joins the line again found no
+    room on any host: when it gets to the line from there no event tells, so it has none here."""
     found: dict[tuple[str, str], _Place] = defaultdict(_Place)
     asked: dict[str, int] = {}
+    begun: set[tuple[str, str]] = set()
     for frame in sorted({frame for frames in seen.heard for frame in frames}):
         key = (frame.subject, frame.step)
         if frame.event == "workflow.queued":
             asked[frame.subject] = frame.id
-        elif frame.event == "step.queued" or (frame.event == "step.started" and key not in found):
-            found[key] = _Place(asked.get(frame.subject, frame.id), frame.id)
-        if frame.event == "step.started":
+        elif frame.event == "step.queued":
+            since = asked.get(frame.subject, frame.id)
+            found[key] = _NOWHERE if key in begun else _Place(since, frame.id)
+        elif frame.event == "step.started":
+            found.setdefault(key, _Place(asked.get(frame.subject, frame.id), frame.id))
+            begun.add(key)
+        elif frame.event == "step.ended":
             asked.pop(frame.subject, None)
     return found
 

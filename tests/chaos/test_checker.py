@@ -376,6 +376,19 @@ def test_a_slot_may_be_taken_in_the_moment_in_which_it_is_freed(seen: Observatio
     assert found(seen) == {}
 
 
+def test_a_step_that_began_and_found_no_room_may_begin_once_more_out_of_its_order(
+    seen: Observations,
+) -> None:
+    for frames in seen.heard:
+        first, second = frames[:5], frames[5:]
+        more = [second[2]._replace(seq=4), second[2]._replace(seq=5, event="step.queued")]
+        waits = [*second[:2], more[0]._replace(seq=3), more[1]._replace(seq=4)]
+        later = [frame._replace(seq=frame.seq + 2) for frame in second[2:]]
+        frames[:] = [*waits, *first, *later]
+        frames[:] = [frame._replace(id=number) for number, frame in enumerate(frames, 1)]
+    assert found(seen) == {}
+
+
 def test_a_step_that_holds_a_slot_may_begin_after_one_behind_it_in_line(
     seen: Observations,
 ) -> None:
