@@ -15,7 +15,10 @@ MAX_REPEATS = 3
 """How often a command is run again after its container ended under it: one that ends its own
 container would otherwise run for ever."""
 
-_LOST = "the sandbox ended under the command {} times; does the command end all its processes?"
+_LOST = (
+    "the sandbox, or what watches commands in it, ended under the command {} times;"
+    " does the command end processes that are not its own?"
+)
 _LOOK = 0.2
 _KILL_WAIT = 1.0
 """For the last words of a command that is killed; what lives then ends with its container."""

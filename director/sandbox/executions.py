@@ -20,6 +20,10 @@ SUPERVISOR_SECONDS = 30.0
 sandbox that tampered with its supervisor, or a host that thrashes, gets there."""
 
 
+KILL_SECONDS = 2.0
+"""The same where a command is to be killed, which takes milliseconds."""
+
+
 class Terms(NamedTuple):
     """What a runtime keeps of a command's output, and how long it waits for its end."""
 
@@ -48,7 +52,7 @@ class SpoolExecution:
         self._overdue_at: float | None = None
         self._kill_overdue_at: float | None = None
         if self._spool.kill_asked():
-            self._kill_overdue_at = time.monotonic() + self._terms.supervisor_seconds
+            self._expect_kill()
 
     def wait(self, seconds: float) -> CommandResult | None:
         """Wait for the end at most so long; None while it goes on."""
@@ -76,7 +80,11 @@ class SpoolExecution:
         except FileNotFoundError:
             return  # the sandbox is removed, and with it all that ran there
         if self._kill_overdue_at is None:
-            self._kill_overdue_at = time.monotonic() + self._terms.supervisor_seconds
+            self._expect_kill()
+
+    def _expect_kill(self) -> None:
+        patience = min(KILL_SECONDS, self._terms.supervisor_seconds)
+        self._kill_overdue_at = self._look_at = time.monotonic() + patience
 
     def _outcome(self) -> CommandResult | None:
         if self._result is None:
@@ -100,12 +108,20 @@ class SpoolExecution:
     def _told(self, ending: Ending) -> CommandResult:
         return CommandResult(
             exit_code=ending.exit_code,
-            cause=ending.cause,
+            cause=Cause.LOST if self._is_damaged(ending) else ending.cause,
             duration_ms=ending.duration_ms,
             stdout_bytes=ending.stdout_bytes,
             stderr_bytes=ending.stderr_bytes,
             truncated=max(ending.stdout_bytes, ending.stderr_bytes) > self._terms.keep,
         )
+
+    def _is_damaged(self, ending: Ending) -> bool:
+        """Whether output was counted and not kept although there was room: what kept it died."""
+        told: list[tuple[Stream, int]] = [
+            ("stdout", ending.stdout_bytes),
+            ("stderr", ending.stderr_bytes),
+        ]
+        return any(self._spool.size(name) < min(size, self._terms.keep) for name, size in told)
 
     def _cut_off(self, cause: Cause) -> CommandResult:
         sizes = self._spool.size("stdout"), self._spool.size("stderr")

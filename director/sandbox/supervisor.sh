@@ -67,16 +67,28 @@ watch() {
     drain stdout <"$entry/stdout" &
     drain stderr <"$entry/stderr" &
     follow &
+    follower=$!
     setsid "$busybox" sh /director/tools/supervisor.sh exec "$id" \
         >"$entry/stdout" 2>"$entry/stderr" </dev/null 5>&-
-    echo "end $?" >&5
+    code=$?
+    echo "end $code" >&5
+    wait "$follower"
+    [ -s "$claim/exit" ] || follow_no_more
+}
+
+# Whoever followed was killed: this shell knows how the command ended all the same.
+follow_no_more() {
+    cause=exit out=- err=-
+    sleep 0.25
+    conclude
 }
 
 # Keeps the first $keep bytes as they come and counts those above. What a child left behind
 # writes later is drained too, since it would die of SIGPIPE otherwise.
 drain() {
     dd bs=65536 count="$keep" iflag=count_bytes of="$claim/$1" 2>/dev/null
-    echo "$1 +$(wc -c)" >&5
+    rest=$(wc -c)
+    echo "$1 +${rest:-0}" >&5
 }
 
 # Sees everything that happens to one command as lines of its `events`.
@@ -101,12 +113,14 @@ clock() {
     now=$((${now%.*} * 100 + 1${now#*.} - 100))
 }
 
-# Waits for an event until the deadline, at most an hour in one go (`read` counts in an int).
+# Waits for an event until the deadline, and sees every second that the shell lives which waits
+# for the command: one that was stopped is woken, and where it was killed the command is lost.
 next_event() {
     while clock; [ $((left = deadline - now)) -gt 0 ]; do
-        [ $left -gt 360000 ] && left=360000
+        [ $left -gt 100 ] && left=100
         hundredths=$((left % 100 + 100))
         read -r -t "$((left / 100)).${hundredths#1}" kind value <&5 && return 0
+        kill -CONT $$ 2>/dev/null || { kind=orphan && return 0; }
     done
     return 1
 }
@@ -118,7 +132,12 @@ happened() {
         stderr) err=$value ;;
         kill) killed ;;
         end) ended "$value" ;;
+        orphan) orphaned ;;
     esac
+}
+
+orphaned() {
+    [ "$phase" = ended ] || { cause=lost && finish; }
 }
 
 killed() {

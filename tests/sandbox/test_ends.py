@@ -170,6 +170,51 @@ def test_a_command_that_kills_its_watcher_is_ended_by_the_host(
     runtime.remove(sandbox)
 
 
+def test_a_command_whose_watcher_is_killed_is_lost_within_seconds(runtime, command, sandbox):
+    execution = runtime.run(sandbox, command("echo up; kill -9 $PPID; sleep 60"))
+    result = execution.wait(10)
+    assert result is not None
+    assert result.cause is Cause.LOST
+
+
+def test_a_watcher_that_is_stopped_is_woken(run, sandbox):
+    outcome = run(sandbox, "kill -STOP $PPID; sleep 0.2; echo after; exit 5")
+    assert (outcome.cause, outcome.code, outcome.stdout) == (Cause.EXIT, 5, b"after\n")
+
+
+KILL_THE_FOLLOWER = """
+for child in $(cat /proc/$PPID/task/$PPID/children); do
+    [ -z "$(cat /proc/$child/task/$child/children)" ] || continue
+    tr '\\0' ' ' </proc/$child/cmdline | grep -q 'supervisor[.]sh watch' && kill -9 $child
+done
+echo told
+exit 7
+"""
+
+
+def test_an_exit_code_is_known_although_whoever_follows_the_command_is_killed(run, sandbox):
+    outcome = run(sandbox, KILL_THE_FOLLOWER)
+    assert (outcome.cause, outcome.code, outcome.stdout) == (Cause.EXIT, 7, b"told\n")
+
+
+KILL_THE_COPIERS = """
+echo before
+sleep 0.3
+for child in $(cat /proc/$PPID/task/$PPID/children); do
+    [ $child = $$ ] || kill -9 $(cat /proc/$child/task/$child/children)
+done
+echo after
+"""
+
+
+def test_a_command_whose_output_is_not_kept_is_lost_and_not_judged_by_what_is_left(
+    runtime, command, sandbox
+):
+    result = runtime.run(sandbox, command(KILL_THE_COPIERS)).wait(10)
+    assert result is not None
+    assert result.cause is Cause.LOST
+
+
 def test_a_result_cannot_be_changed_by_what_comes_later(runtime, command, ended, run, sandbox):
     first = command("echo real")
     ended(runtime.run(sandbox, first))
