@@ -91,6 +91,11 @@ class RunStory:
         self._signals = [*self._signals, name][-_KEPT:]
 
     @property
+    def at(self) -> StepPlan | None:
+        """The step that has begun, or waits, and has no outcome."""
+        return next((plan for plan in self._plans if plan.index == self._current), None)
+
+    @property
     def completed(self) -> int:
         """How many steps are completed."""
         return sum(status is StepStatus.COMPLETED for status in self._statuses.values())

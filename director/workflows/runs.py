@@ -157,7 +157,7 @@ class DirectorWorkflow:
         except (asyncio.CancelledError, ActivityError) as error:
             if not is_cancelled_exception(error):
                 raise
-            return _Ended(RunStatus.CANCELLED)
+            return _Ended(RunStatus.CANCELLED, self._story.at)
         return _Ended(RunStatus.COMPLETED)
 
     async def _sequence(self, sequence: Sequence) -> None:

@@ -88,6 +88,7 @@ async def test_a_waiting_run_can_be_cancelled(stack: Stack) -> None:
     run = await stack.call("POST", f"/workflows/{workflow_id}/cancel?wait=20")
 
     assert (run["status"], run["steps"][0]["status"]) == ("cancelled", "cancelled")
+    assert run["error"]["step"] == "step-1"
 
 
 async def test_a_wait_outlives_the_worker(stack: Stack) -> None:

@@ -159,6 +159,20 @@ async def test_a_host_lives_while_it_serves_and_comes_back_with_a_new_epoch(
     assert one.row.epoch == 2
 
 
+async def test_nothing_is_ready_when_the_last_lease_has_run_out(
+    bare: Stack, machine: Callable[..., Machine]
+) -> None:
+    one = machine("one")
+    await one.start()
+    before = await bare.http.get(f"{bare.url}/readyz")
+
+    await one.stop()
+    after = await bare.http.get(f"{bare.url}/readyz")
+
+    assert (before.status_code, after.status_code) == (200, 503)
+    assert after.json()["error"]["details"]["worker"] is False
+
+
 async def test_a_lease_that_ran_out_under_a_worker_is_taken_again(
     bare: Stack, machine: Callable[..., Machine]
 ) -> None:
