@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import docker
 from chaos.campaign import RUNS_PER_MINUTE, chaos
 from chaos.checker import check
 from chaos.report import show
@@ -14,16 +15,29 @@ from e2e.installation import quiet_ports, remove_containers
 from rich.console import Console
 
 from director.cli.up import prepare
+from director.machine.engine import stop_engine
 from director.machine.image import ensure_image
+
+ENGINE_HOME = Path(__file__).parents[2] / ".director"
 
 
 def main(arguments: list[str]) -> int:
-    """Run one chaos; the exit code tells whether every figure that must be zero is zero."""
+    """Run one chaos; the exit code tells whether every figure that must be zero is zero. An engine
+    that is started for it is stopped after it."""
     wanted = _parser().parse_args(arguments)
     console = Console(width=100 if not sys.stdout.isatty() else None)
+    console.print(f"seed {wanted.seed}: make chaos SECONDS={wanted.seconds:g} SEED={wanted.seed}")
+    started = prepare(ENGINE_HOME, console.print)
+    try:
+        return _run(wanted, console)
+    finally:
+        if started:
+            stop_engine(ENGINE_HOME, console.print)
+
+
+def _run(wanted: argparse.Namespace, console: Console) -> int:
     home = Path(tempfile.mkdtemp(prefix="director-chaos-"))
-    console.print(f"seed {wanted.seed}: SECONDS={wanted.seconds:g} SEED={wanted.seed} make chaos")
-    image = wanted.image or _image(console)
+    image = wanted.image or _image()
     record = chaos(home, quiet_ports(), image, wanted.seed, wanted.seconds, wanted.per_minute).run()
     figures = check(record.seen, doubles=not wanted.allow_doubles)
     show(console, record, figures)
@@ -44,13 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _image(console: Console) -> str:
-    import docker
-
-    prepare(Path(".director").absolute(), console.print)
+def _image() -> str:
     client = docker.from_env()
     try:
-        return ensure_image(client, console.print)
+        return ensure_image(client, lambda _: None)
     finally:
         client.close()
 
