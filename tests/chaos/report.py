@@ -39,7 +39,9 @@ def show(console: Console, record: Record, figures: list[Figure]) -> None:
             console.print(f"\n[bold red]{figure.name}: {figure.value}")
         for case in figure.cases[:_SHOWN]:
             console.print(f"  {case}", markup=False, soft_wrap=True)
-    console.print(f"seed {record.seed}, files in {record.home}", markup=False, soft_wrap=True)
+    if any(figure.value for figure in figures):
+        where = f"seed {record.seed}, files in {record.home}"
+        console.print(where, markup=False, soft_wrap=True)
 
 
 def _zeros(figures: list[Figure]) -> Table:
