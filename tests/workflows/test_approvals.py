@@ -1,9 +1,11 @@
 """A step may wait for somebody's approval, and the run with it; that holds through restarts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.stack import Stack
+from support.server import TemporalServer
+from support.stack import Stack, running_stack
 
 APPROVED = {"type": "verify", "criteria": "approved"}
 
@@ -152,3 +154,23 @@ async def test_waiting_is_told_and_a_decision_too(stack: Stack) -> None:
         "step.ended",
         "workflow.completed",
     ]
+
+
+async def test_an_approval_is_kept_while_temporal_is_away_and_any_other_signal_is_refused(
+    tmp_path: Path,
+) -> None:
+    server = TemporalServer(tmp_path)
+    server.start()
+    try:
+        async with running_stack(tmp_path, server.address, "approving") as stack:
+            workflow_id = await waiting(stack, APPROVED, "say after")
+            server.kill()
+            await decide(stack, workflow_id, approved=True)
+            other = await stack.http.post(f"/workflows/{workflow_id}/signals/other", json={})
+            server.start()
+            run = await stack.ended(workflow_id)
+    finally:
+        server.kill()
+
+    assert other.status_code == 503
+    assert run["status"] == "completed"
