@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import structlog
-from sqlmodel import Session, col, select
+from sqlmodel import col, select
 from temporalio.client import WorkflowExecutionStatus
 
 from director.activities.sandboxes import Sandboxes
+from director.activities.settling import settle_here
 from director.activities.telling import Signals
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput
@@ -67,28 +68,30 @@ class ClosedRuns:
             raise failed
 
     def _settle_here(self, run_id: str) -> bool:
-        """Remove the sandbox, then write the end; False where another host has the sandbox."""
+        """Settle a run unless another host has its sandbox; False then."""
         with self.store.read() as session:
             run = session.get_one(RunRow, run_id)
-        if run.host_id not in (None, self.sandboxes.host_id):
-            return False
-        self.sandboxes.remove(run_id)
-        with self.store.write() as session:
-            granted = _end(session, session.get_one(RunRow, run_id))
-        self.signals.granted(granted)
-        return True
+        if RunStatus(run.status).ended:
+            return True
+        settled = settle_here(self.sandboxes, self.signals, _end_of(run)) is None
+        if settled:
+            _say(run)
+        return settled
 
     def _settle_elsewhere(self, run_id: str) -> None:
         with self.store.write() as session:
             run = session.get_one(RunRow, run_id)
-            settled = placement.settle_elsewhere(session, run)
-            granted = _end(session, run) if settled else []
+            if RunStatus(run.status).ended or not placement.settle_elsewhere(session, run):
+                return
+            granted = settling.settle(session, _end_of(run))
         self.signals.granted(granted)
+        _say(run)
 
 
-def _end(session: Session, run: RunRow) -> list[str]:
-    if RunStatus(run.status).ended:
-        return []
+def _end_of(run: RunRow) -> SettleInput:
     status, code = _ENDS.get(run.closed_as or "", _OTHER_END)
-    log.warning("run is settled, its execution had ended", run_id=run.id, status=status)
-    return settling.settle(session, SettleInput(run_id=run.id, status=status, code=code))
+    return SettleInput(run_id=run.id, status=status, code=code)
+
+
+def _say(run: RunRow) -> None:
+    log.warning("run is settled, its execution had ended", run_id=run.id, closed_as=run.closed_as)

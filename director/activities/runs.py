@@ -7,6 +7,7 @@ from temporalio import activity
 
 from director.activities.heartbeat import heartbeating
 from director.activities.sandboxes import Sandboxes
+from director.activities.settling import settle_here
 from director.activities.telling import Signals
 from director.domain import names
 from director.domain.events import EventType
@@ -19,7 +20,7 @@ from director.domain.runs import (
     SettleOutcome,
     StatusNote,
 )
-from director.store import placement, returns, settling, standing, tickets
+from director.store import placement, returns, standing, tickets
 from director.store.engine import Store
 from director.store.placement import Decision
 from director.store.tables import RunRow
@@ -82,13 +83,7 @@ class RunActivities:
     def settle(self, end: SettleInput) -> SettleOutcome:
         """Remove the sandbox, then write the end: a run that has ended has nothing running."""
         with heartbeating():
-            with self.store.read() as session:
-                run = session.get_one(RunRow, end.run_id)
-            if run.host_id is not None and run.host_id != self.sandboxes.host_id:
-                return SettleOutcome(host_id=run.host_id)
-            self.sandboxes.remove(end.run_id)
-            with self.store.write() as session:
-                granted = settling.settle(session, end)
-        self.signals.granted(granted)
-        log.info("run settled", run_id=end.run_id, status=end.status)
-        return SettleOutcome()
+            elsewhere = settle_here(self.sandboxes, self.signals, end)
+        if elsewhere is None:
+            log.info("run settled", run_id=end.run_id, status=end.status)
+        return SettleOutcome(host_id=elsewhere)
