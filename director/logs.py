@@ -35,7 +35,7 @@ def set_up_logs(log_format: Literal["console", "json"], level: int = logging.INF
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    for name in ("docker", "urllib3", "httpx", "httpcore", "uvicorn.access"):
+    for name in ("alembic", "docker", "urllib3", "httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

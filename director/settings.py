@@ -8,8 +8,11 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+
+from director.domain.alerts import AlertRules
 
 Mode = Literal["local", "production"]
 LogFormat = Literal["console", "json"]
@@ -27,7 +30,7 @@ class Settings:
     home: Path
     host: str
     port: int
-    database_url: str
+    database_url: str = field(repr=False)
     temporal_address: str
     temporal_namespace: str
     temporal_tls: bool
@@ -39,8 +42,17 @@ class Settings:
     image_aliases: Mapping[str, str]
     places: int
     sandboxes: int
+    sandbox_quota: int
+    """Sandboxes that one user may have at once."""
+    allowed_images: tuple[str, ...]
+    """Patterns of the images that may be asked for; none: any."""
     memory_mib: int
     workers: int
+    event_retention: timedelta | None
+    """How long events are kept; None: for ever."""
+    output_retention: timedelta | None
+    """How long what a run's steps wrote is kept after its end; None: for ever."""
+    alerts: AlertRules
     cors_origins: tuple[str, ...]
     log_format: LogFormat
 
@@ -72,10 +84,29 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         image_aliases=_mapping(env, "DIRECTOR_IMAGE_ALIASES"),
         places=_integer(env, "DIRECTOR_PLACES", 8, 1, 1000),
         sandboxes=_integer(env, "DIRECTOR_SANDBOXES", 64, 1, 10_000),
+        sandbox_quota=_integer(env, "DIRECTOR_SANDBOX_QUOTA", 100, 1, 1_000_000),
+        allowed_images=_list(env, "DIRECTOR_ALLOWED_IMAGES"),
         memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
+        event_retention=_days(env, "DIRECTOR_EVENT_RETENTION", 7),
+        output_retention=_days(env, "DIRECTOR_OUTPUT_RETENTION", 30),
+        alerts=_alerts(env),
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
+    )
+
+
+def _alerts(env: Mapping[str, str]) -> AlertRules:
+    usual = AlertRules()
+    window = int(usual.window.total_seconds())
+    return AlertRules(
+        window=timedelta(seconds=_integer(env, "DIRECTOR_ALERT_WINDOW", window, 10, 86_400)),
+        failed_logins=_integer(
+            env, "DIRECTOR_ALERT_FAILED_LOGINS", usual.failed_logins, 0, 1_000_000
+        ),
+        blocked=_integer(env, "DIRECTOR_ALERT_BLOCKED", usual.blocked, 0, 1_000_000),
+        oom_kills=_integer(env, "DIRECTOR_ALERT_OOM_KILLS", usual.oom_kills, 0, 1_000_000),
+        error_rate=_integer(env, "DIRECTOR_ALERT_ERROR_RATE", usual.error_rate, 0, 100),
     )
 
 
@@ -86,10 +117,14 @@ def _promised_mib() -> int:
 
 def _database_url(env: Mapping[str, str], home: Path) -> str:
     url = env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}"
-    if not url.startswith("sqlite:///"):
-        raise SettingsError(
-            "DIRECTOR_DATABASE_URL: this version keeps its data in SQLite only (sqlite:///PATH)"
-        )
+    if url.startswith("sqlite:///"):
+        return url
+    from director.store.databases import check_url  # what only needs a file need not load it
+
+    try:
+        check_url(url)
+    except ValueError as error:
+        raise SettingsError(f"DIRECTOR_DATABASE_URL: {error}") from None
     return url
 
 
@@ -151,6 +186,11 @@ def _integer(env: Mapping[str, str], name: str, default: int, low: int, high: in
     if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
         raise SettingsError(f"{name}: {text!r} is not a whole number from {low} to {high}")
     return int(text)
+
+
+def _days(env: Mapping[str, str], name: str, default: int) -> timedelta | None:
+    """A number of days; 0 stands for ever."""
+    return timedelta(days=_integer(env, name, default, 0, 36_500)) or None
 
 
 def _choice(env: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:

@@ -17,32 +17,45 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 from temporalio.worker import Interceptor, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from director.activities.alerts import Alerts
 from director.activities.checkpoints import Checkpoints
 from director.activities.closed import ClosedRuns
 from director.activities.commands import Commands
+from director.activities.enforcement import Enforcements
 from director.activities.executes import Executes
+from director.activities.executions import Executions
+from director.activities.files import Files
 from director.activities.hosts import HostKeeper, Periods
+from director.activities.lifetimes import Lifetimes
+from director.activities.networks import HostNetworks, NetworkActivities, NetworkKeeper
 from director.activities.reconcile import ReconcileActivities
+from director.activities.retention import Kept, Retention
 from director.activities.runs import RunActivities
 from director.activities.sandboxes import Sandboxes
 from director.activities.steps import StepActivities
+from director.activities.strays import Strays
 from director.activities.telling import Signals
 from director.activities.tending import Tending
 from director.activities.verifies import Verifies
 from director.blobs.store import LocalBlobs
 from director.domain import names
+from director.domain.alerts import AlertRules
 from director.domain.hosts import Capacity
 from director.host import host_id, installation_id
 from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
+from director.networks.bridges import Bridges
+from director.networks.filter import Names, PacketFilter
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.engine import SchemaError, Store
+from director.store.databases import AwayError
+from director.store.engine import Store
+from director.store.schema import SchemaError
 from director.temporal.client import connect, prepare_namespace
 from director.temporal.launch import TASK_TIMEOUT
+from director.temporal.runner import DirectorWorkflowRunner
 from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
@@ -52,6 +65,9 @@ log = structlog.get_logger()
 
 _GRACE = timedelta(seconds=30)
 _CONTROL_SLOTS = 8
+_EXECUTION_SLOTS = 128
+"""Commands that one worker follows at a time in sandboxes that people made."""
+
 _RECONCILE_LOOK_SECONDS = 10
 _ENGINE_SECONDS = 120
 
@@ -71,28 +87,49 @@ class WorkerHost:
         places: int,
         capacity: Capacity | None = None,
         periods: Periods | None = None,
+        kept: Kept | None = None,
+        alerts: AlertRules | None = None,
+        networks: HostNetworks | None = None,
+        network_group: int | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors = interceptors
-        sandboxes = Sandboxes(store, blobs, runtime, host_id, image)
+        sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks)
         commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
             sandboxes, Executes(commands), Verifies(commands), Checkpoints(sandboxes), signals
         )
         self._runs = RunActivities(sandboxes, signals)
+        self._lifetimes = Lifetimes(sandboxes, signals)
+        self._enforcements = Enforcements(self._lifetimes)
+        self._executions, self._files = Executions(self._lifetimes), Files(sandboxes)
         closed, tending = ClosedRuns(sandboxes, signals), Tending(store, signals)
-        self._reconcile = ReconcileActivities(store, client, closed, tending.parts())
+        strays = Strays(client, self._lifetimes)
+        parts = [*tending.parts(), *strays.parts(), Retention(store, kept or Kept()).drop_old]
+        parts.append(Alerts(store, alerts or AlertRules()).raise_alerts)
+        self._reconcile = ReconcileActivities(store, client, closed, parts)
+        self._networks = networks
+        self._network_keeper = NetworkKeeper(networks, network_group) if networks else None
         self._keeper = HostKeeper(
-            client, sandboxes, closed, capacity or Capacity(), periods or Periods()
+            client,
+            sandboxes,
+            (closed.settle_here, strays.settle_here, self._enforcements.catch_up),
+            capacity or Capacity(),
+            periods or Periods(),
         )
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Serve until stopped, then let every activity go on elsewhere or later."""
         threads = ThreadPoolExecutor(2 * self._places + 2 * _CONTROL_SLOTS)
+        commanded = ThreadPoolExecutor(_EXECUTION_SLOTS, "command")
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._keeper.keeping(stopped))
-            workers = self._workers(threads) if not stopped.is_set() else []
+            if (networks := self._network_keeper) is not None:
+                # before anything can start a sandbox on them
+                await asyncio.to_thread(networks.start)
+                stack.push_async_callback(asyncio.to_thread, networks.stop)
+            workers = self._workers(threads, commanded) if not stopped.is_set() else []
             for worker in workers:
                 await stack.enter_async_context(worker)
             log.info("worker serves", host=self._host_id, places=self._places)
@@ -104,20 +141,33 @@ class WorkerHost:
             # all at once: what one of them still serves must not keep the others
             await asyncio.gather(*(worker.shutdown() for worker in workers))
         threads.shutdown()
+        commanded.shutdown()
 
-    def _workers(self, threads: ThreadPoolExecutor) -> list[Worker]:
-        steps, settle = [self._steps.run_step], [self._runs.settle]
+    def _workers(self, threads: ThreadPoolExecutor, commanded: ThreadPoolExecutor) -> list[Worker]:
+        steps, settle = [self._steps.run_step], [self._runs.settle, self._lifetimes.settle]
+        first = [*steps, self._lifetimes.create]
+        control = [*settle, self._lifetimes.steer, self._lifetimes.measure]
+        control.append(self._enforcements.enforce)
+        commands = [self._executions.execute, self._lifetimes.create]
+        commands += [self._files.write, self._files.read]
         notes = [
             self._runs.record_status,
             self._runs.record_progress,
             self._runs.place,
+            self._lifetimes.let_go,
             self._reconcile.reconcile,
         ]
+        if self._networks is not None:
+            of_networks = NetworkActivities(self._networks)
+            control += [of_networks.apply_network, of_networks.remove_network]
         return [
             self._worker(names.WORKFLOW_QUEUE, threads, [*settle, *notes], _CONTROL_SLOTS, True),
-            self._worker(names.SANDBOX_QUEUE, threads, steps, self._places),
+            self._worker(names.SANDBOX_QUEUE, threads, first, self._places),
             self._worker(names.host_queue(self._host_id), threads, steps, self._places),
-            self._worker(names.control_queue(self._host_id), threads, settle, _CONTROL_SLOTS),
+            self._worker(names.control_queue(self._host_id), threads, control, _CONTROL_SLOTS),
+            self._worker(
+                names.execution_queue(self._host_id), commanded, commands, _EXECUTION_SLOTS
+            ),
         ]
 
     def _worker(
@@ -135,7 +185,7 @@ class WorkerHost:
             workflows=WORKFLOWS if workflows else [],
             activity_executor=threads,
             max_concurrent_activities=slots,
-            workflow_runner=workflow_runner(),
+            workflow_runner=DirectorWorkflowRunner(),
             workflow_failure_exception_types=FAULTS,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
             max_heartbeat_throttle_interval=timedelta(seconds=1),
@@ -158,13 +208,6 @@ class WorkerHost:
             log.warning("reconcile could not be ensured", why=error.message)
 
 
-def workflow_runner() -> SandboxedWorkflowRunner:
-    """Workflow code in Temporal's sandbox, which guards that it is deterministic; our own modules
-    are loaded once, not for every run."""
-    passed = SandboxRestrictions.default.with_passthrough_modules("director")
-    return SandboxedWorkflowRunner(restrictions=passed)
-
-
 async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) -> None:
     """Connect to everything, serve until SIGTERM or SIGINT. Interceptors see each activity."""
     stopped = asyncio.Event()
@@ -173,10 +216,9 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
     address = settings.temporal_address
     client = await _until(stopped, lambda: _connected(settings), "Temporal is not ready", address)
     engine = await _until(stopped, _engine, "the Docker engine is not ready")
-    if client is None or engine is None:
+    store = await _until(stopped, lambda: _opened(settings), "the database is not ready")
+    if client is None or engine is None or store is None:
         return
-    store = Store(settings.database_url)
-    store.create_tables()
     image = settings.sandbox_image or ensure_image(engine, log.info)
     runtime = DockerRuntime(
         engine,
@@ -184,15 +226,27 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
         installation_id(settings.home),
         aliases(image, settings.image_aliases),
     )
+    here, called = host_id(settings.home, engine), Names(installation_id(settings.home))
     host = WorkerHost(
         client,
         store,
         LocalBlobs(settings.home / "blobs"),
         runtime,
-        host_id=host_id(settings.home, engine),
+        host_id=here,
         image=image,
         places=settings.places,
         capacity=Capacity(places=settings.sandboxes, memory_mib=settings.memory_mib),
+        kept=Kept(settings.event_retention, settings.output_retention),
+        alerts=settings.alerts,
+        networks=HostNetworks(
+            store,
+            here,
+            Bridges(engine, installation_id(settings.home), called),
+            PacketFilter(called, settings.home),
+            called.bridge,
+            tell_names=runtime.tell_names,
+        ),
+        network_group=called.group,
         interceptors=interceptors,
     )
     await host.run(stopped)
@@ -206,7 +260,7 @@ async def _until(
     while not stopped.is_set():
         try:
             return await attempt()
-        except (RPCError, RuntimeError, OSError, DockerException) as error:
+        except (RPCError, RuntimeError, OSError, DockerException, AwayError) as error:
             log.warning(trouble, why=str(error), **({"address": address} if address else {}))
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), 1)
@@ -223,6 +277,16 @@ async def _connected(settings: Settings) -> Client:
     )
     await prepare_namespace(client)
     return client
+
+
+async def _opened(settings: Settings) -> Store:
+    store = Store(settings.database_url)
+    try:
+        await asyncio.to_thread(store.create_tables)
+    except BaseException:
+        store.close()
+        raise
+    return store
 
 
 async def _engine() -> docker.DockerClient:

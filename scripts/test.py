@@ -13,13 +13,28 @@ from leaks import MARK, leaks
 
 from director.machine import apt
 from director.machine.apt import SetUpError
-from director.machine.engine import Engine, ensure_busybox, ensure_engine, stop_engine
+from director.machine.engine import (
+    Engine,
+    ensure_busybox,
+    ensure_engine,
+    ensure_filter,
+    stop_engine,
+)
 from director.machine.image import ensure_image
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".director"
 
 _SETTLE_SECONDS = 5
+_PROGRAMS = {"curl": "curl", "ip": "iproute2"}
+"""Programs of tests alone, and the packages that have them."""
+
+_BESIDE = "3"
+"""Test files that run at once: they wait more than they compute, also on two cores."""
+_ALONE = "2"
+"""Of those that measure how soon something is done."""
+_GROUPS = ["--dist", "loadgroup", "--no-loadscope-reorder"]
+"""See `tests/support/groups.py`."""
 
 
 def main(arguments: list[str]) -> int:
@@ -48,11 +63,13 @@ def say(line: str) -> None:
 
 def _with_engine(engine: Engine, arguments: list[str]) -> int:
     ensure_busybox(say)
-    _ensure_curl()
+    ensure_filter(say)
+    _ensure_programs()
     image = ensure_image(engine.client, say)
     run, folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="director-test-"))
+    folder.chmod(0o711)  # Postgres runs as nobody, who must find what is its own in there
     environ = {MARK: run, "TMPDIR": str(folder), "DIRECTOR_TEST_IMAGE": image}
-    code = _pytest(arguments, environ)
+    code = _all_tests(arguments, environ)
     left = _settled_leaks(run, folder, engine)
     for line in left:
         say(f"left behind: {line}")
@@ -63,10 +80,12 @@ def _with_engine(engine: Engine, arguments: list[str]) -> int:
     return code or 1
 
 
-def _ensure_curl() -> None:
-    """What README and terminal say to paste is tested, and a bare machine lacks it."""
-    if shutil.which("curl") is None:
-        apt.install(["curl"], say)
+def _ensure_programs() -> None:
+    """What README and terminal say to paste is tested, and so are networks, between machines that
+    are made of namespaces; a bare machine lacks the programs."""
+    missing = [package for program, package in _PROGRAMS.items() if shutil.which(program) is None]
+    if missing:
+        apt.install(missing, say)
 
 
 def _settled_leaks(run: str, folder: Path, engine: Engine) -> list[str]:
@@ -84,6 +103,18 @@ def _without_engine(arguments: list[str], reason: str) -> int:
     code = _pytest([*arguments, "-m", "not docker"], {})
     say(f"NOT RUN: the tests that need Docker ({reason})")
     return code
+
+
+def _all_tests(arguments: list[str], environ: dict[str, str]) -> int:
+    """Tests that are chosen run as they are asked for; else side by side, file by file, then two at
+    a time those that measure how soon something is done, then one by one those that load the
+    machine."""
+    if arguments:
+        return _pytest(arguments, environ)
+    most = ["-m", "not alone and not storm", "-n", _BESIDE, *_GROUPS]
+    alone = ["tests/e2e", "tests/networks", "-m", "alone", "-n", _ALONE, *_GROUPS]
+    storms = ["tests/e2e", "-m", "storm"]
+    return max(_pytest(chosen, environ) for chosen in (most, alone, storms))
 
 
 def _pytest(arguments: list[str], environ: dict[str, str]) -> int:

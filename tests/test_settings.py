@@ -5,7 +5,9 @@ import stat
 import subprocess
 import sys
 import time
+import traceback
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -13,6 +15,8 @@ import pytest
 from support.server import free_port
 
 from director.settings import SettingsError, kept_secret, private_home, read_settings
+from director.store.databases import AwayError
+from director.store.engine import Store
 
 KEY = "k" * 32
 
@@ -46,6 +50,38 @@ def test_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
 
     assert len(secrets) == 1
     assert len(secrets.pop()) > 40
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("mysql://u:canary77@host/db", "are possible"),
+        ("sqlite://canary77", "are possible"),
+        ("postgresql+psycopg://u:canary77@host/db", "are possible"),
+        ("postgresql://u:canary77%zz@host/db", "cannot be read"),
+        ("postgresql://u:canary77/x@host/db", "cannot be read"),
+        ("postgresql://u:canary77@host/db?nosuch=1", "cannot be read"),
+        ("postgresql://u:canary77@host:5432", "names no database"),
+    ],
+)
+def test_a_database_that_is_none_is_refused_without_its_password(url: str, why: str) -> None:
+    with pytest.raises(SettingsError, match="DIRECTOR_DATABASE_URL") as refused:
+        read_settings({"DIRECTOR_DATABASE_URL": url})
+    assert why in str(refused.value)
+    assert "canary77" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    port = free_port()
+    url = f"postgresql://ann:canary77@127.0.0.1:{port}/director?options=-cgeqo%3Doff"
+    settings = read_settings({"DIRECTOR_DATABASE_URL": url, "DIRECTOR_HOME": str(tmp_path)})
+    store = Store(settings.database_url)
+    with pytest.raises(AwayError) as away:
+        store.wait(0, lambda error: None)
+    assert "database director on 127.0.0.1 does not answer" in str(away.value)
+    said = "".join(traceback.format_exception(away.value))
+    assert "canary77" not in f"{settings!r} {said} {store.engine.url!r}"
+    store.close()
 
 
 def mode(path: Path) -> int:
@@ -110,7 +146,7 @@ def answers(process: subprocess.Popen[bytes], url: str) -> bool:
     """Wait until a process answers; False where it ends instead."""
     while process.poll() is None:
         try:
-            return httpx.get(url, trust_env=False).is_success
+            return httpx.get(url, trust_env=False, verify=False).is_success
         except httpx.TransportError:
             time.sleep(0.05)
     return False
@@ -155,3 +191,12 @@ def test_secrets_stay_out_of_the_representation(tmp_path: Path) -> None:
 
     assert KEY not in shown
     assert "hidden-password" not in shown
+
+
+def test_alert_rules_have_thresholds_of_their_own_and_can_be_off() -> None:
+    env = {"DIRECTOR_ALERT_WINDOW": "60", "DIRECTOR_ALERT_BLOCKED": "0"}
+    rules = read_settings({"DIRECTOR_SECRET_KEY": KEY, **env}).alerts
+    assert (rules.window, rules.blocked, rules.failed_logins) == (timedelta(minutes=1), 0, 5)
+    for name, value in (("WINDOW", "5"), ("ERROR_RATE", "101"), ("OOM_KILLS", "-1")):
+        with pytest.raises(SettingsError, match=f"DIRECTOR_ALERT_{name}"):
+            read_settings({"DIRECTOR_SECRET_KEY": KEY, f"DIRECTOR_ALERT_{name}": value})

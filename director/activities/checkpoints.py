@@ -58,6 +58,7 @@ class Checkpoints:
         name = _filled(job, step.name or job.step_id)
         description = _filled(job, step.description) if step.description else None
         with self.sandboxes.store.write() as session:
+            steps.require(session, job.key)
             if (begun := checkpoints.of_attempt(session, _attempt(job))) is not None:
                 return begun
             row = CheckpointRow(

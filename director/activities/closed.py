@@ -12,7 +12,7 @@ from director.activities.telling import Signals
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput
 from director.sandbox.runtime import SandboxError
-from director.store import placement, runs, settling
+from director.store import locks, placement, runs, settling
 from director.store.engine import Store
 from director.store.sessions import still_open
 from director.store.tables import RunRow
@@ -42,7 +42,7 @@ class ClosedRuns:
     def close(self, run_id: str, status: WorkflowExecutionStatus) -> None:
         """Write that a run's execution is closed, and settle it as far as this host may."""
         with self.store.write() as session:
-            run = session.get_one(RunRow, run_id)
+            run = locks.get_one(session, RunRow, run_id)
             if RunStatus(run.status).ended:
                 return
             if run.closed_as is None:
@@ -80,7 +80,7 @@ class ClosedRuns:
 
     def _settle_elsewhere(self, run_id: str) -> None:
         with self.store.write() as session:
-            run = session.get_one(RunRow, run_id)
+            run = locks.get_one(session, RunRow, run_id)
             if RunStatus(run.status).ended or not placement.settle_elsewhere(session, run):
                 return
             granted = settling.settle(session, _end_of(run))

@@ -19,7 +19,9 @@ _LOST = (
     "the sandbox, or what watches commands in it, ended under the command {} times;"
     " does the command end processes that are not its own?"
 )
-_LOOK = 0.2
+_LOOK = 0.04
+"""Between two looks at what a command has written: a look is cheap, what it finds is paced."""
+
 _KILL_WAIT = 1.0
 """For the last words of a command that is killed; what lives then ends with its container."""
 
@@ -58,6 +60,8 @@ class Commands:
             named = command.model_copy(update={"id": f"{command.id}-{repeats}"})
             execution = self.sandboxes.runtime.run(sandbox, named)
             result = self._followed(job, execution, watcher)
+            if result.exit_code:
+                self.sandboxes.check_joined(job)
             if result.cause is not Cause.LOST:
                 return Ended(execution, result, repeats)
             if repeats >= MAX_REPEATS:
@@ -75,7 +79,7 @@ class Commands:
                 watcher.look(execution, ended=True)
                 # Only that ends what left its session and forgot its environment; settling may
                 # have to wait for Temporal.
-                self.sandboxes.remove(job.run.id)
+                self.sandboxes.leave(job.run)
                 raise StepCancelledError
         watcher.look(execution, ended=True)
         return result

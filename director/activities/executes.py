@@ -26,7 +26,9 @@ class Executes:
         """Run the step's command to its end."""
         command = command_of(job, step)
         sandboxes = self.commands.sandboxes
-        recorder = OutputRecorder(sandboxes.store, sandboxes.blobs, job.key)
+        recorder = OutputRecorder.of_step(
+            sandboxes.store, sandboxes.blobs, job.key, fresh=job.fresh
+        )
         ended = self.commands.run(job, command, _Recording(recorder, pulse))
         return _done(job, ended, recorder)
 

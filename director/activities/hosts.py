@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,7 +10,6 @@ from datetime import timedelta
 import structlog
 from temporalio.client import Client
 
-from director.activities.closed import ClosedRuns
 from director.activities.complaints import Complaint
 from director.activities.reaper import AGE, Reaper
 from director.activities.sandboxes import Sandboxes
@@ -35,7 +34,7 @@ class Periods:
 
 class HostKeeper:
     """Registers this host and renews its lease; removes the sandboxes that it lost meanwhile,
-    settles runs whose execution ended unseen, and reaps.
+    settles what ended unseen in Temporal, and reaps.
 
     Every worker of a host has one. Nothing that fails in here ends the worker."""
 
@@ -43,19 +42,20 @@ class HostKeeper:
         self,
         client: Client,
         sandboxes: Sandboxes,
-        closed: ClosedRuns,
+        settle: Sequence[Callable[[], None]],
         capacity: Capacity,
         periods: Periods,
     ) -> None:
         self._store, self._host_id = sandboxes.store, sandboxes.host_id
         self._reaper = Reaper(client, sandboxes, age=periods.age)
-        self._closed, self._capacity, self._periods = closed, capacity, periods
+        self._capacity, self._periods = capacity, periods
         self._epoch: int | None = None
         self._swept: int | None = None
         """The epoch in which the host's sandboxes were last gone through."""
         self._lease = Complaint("the host's lease is not renewed", "the host's lease is renewed")
         self._sweep = Complaint("sandboxes that this host has lost are left", "they are removed")
-        self._settle = Complaint("runs that were ended in Temporal are left", "they are settled")
+        what = "what was ended in Temporal is left"
+        self._settle = [(Complaint(what, "it is settled"), work) for work in settle]
 
     @asynccontextmanager
     async def keeping(self, stopped: asyncio.Event) -> AsyncIterator[None]:
@@ -108,7 +108,8 @@ class HostKeeper:
 
     def _put_in_order(self) -> None:
         self._swept_since_registered()
-        _done(self._settle, self._closed.settle_here)
+        for complaint, work in self._settle:
+            _done(complaint, work)
 
     async def _care(self, ended: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time

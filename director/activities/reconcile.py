@@ -2,10 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
 
 import structlog
 from sqlalchemy.orm import defer
@@ -15,6 +14,7 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.activities.closed import ClosedRuns
+from director.activities.rounds import each, why
 from director.domain import names
 from director.domain.runs import RunInput, RunState, RunStatus
 from director.domain.times import rfc3339, utc_now
@@ -27,7 +27,6 @@ from director.temporal.launch import start_run
 
 log = structlog.get_logger()
 
-T = TypeVar("T")
 Part = Callable[[], Awaitable[None]]
 """A part of a round; its name stands in the log where it fails."""
 
@@ -37,7 +36,6 @@ _YOUNG = timedelta(seconds=5)
 _PART_SECONDS = 15
 """What one part of a round may take, so that the others have their turn."""
 
-_AT_ONCE = 8
 _BATCH = 50
 _PAGE = 500
 
@@ -79,7 +77,7 @@ class ReconcileActivities:
                 await part()
         except Exception as error:
             name = getattr(part, "__name__", repr(part)).strip("_")
-            log.warning("a part of reconcile failed", part=name, why=_why(error))
+            log.warning("a part of reconcile failed", part=name, why=why(error))
 
     async def _open_runs(self, *, begun: bool, age: timedelta = _YOUNG) -> list[RunRow]:
         def load() -> list[RunRow]:
@@ -92,7 +90,7 @@ class ReconcileActivities:
         return await asyncio.to_thread(load)
 
     async def _start_queued(self) -> None:
-        await _each(await self._open_runs(begun=False), self._start)
+        await each(await self._open_runs(begun=False), self._start)
 
     async def _start(self, run: RunRow) -> None:
         def load() -> RunInput:
@@ -112,7 +110,7 @@ class ReconcileActivities:
             runs.note_started(session, run_id, temporal_run_id)
 
     async def _send_intents(self) -> None:
-        await _each(await self._open_runs(begun=True), self._send_intent)
+        await each(await self._open_runs(begun=True), self._send_intent)
 
     async def _send_intent(self, run: RunRow) -> None:
         try:
@@ -143,7 +141,7 @@ class ReconcileActivities:
             ids = ", ".join(f"'{run.id}'" for run in begun[start : start + _BATCH])
             query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
             found = {execution.id async for execution in self.client.list_workflows(query)}
-            await _each(sorted(found), self._close)
+            await each(sorted(found), self._close)
 
     async def _close(self, run_id: str) -> None:
         """Settle a run whose execution is closed: visibility may be wrong, describe is not."""
@@ -159,8 +157,8 @@ class ReconcileActivities:
         while True:
             await pages.fetch_next_page()
             page = list(pages.current_page or ())
-            known = await asyncio.to_thread(self._known, [each.id for each in page])
-            await _each([each for each in page if each.id not in known], self._terminate)
+            known = await asyncio.to_thread(self._known, [one.id for one in page])
+            await each([one for one in page if one.id not in known], self._terminate)
             if not pages.next_page_token:
                 return
 
@@ -177,23 +175,3 @@ class ReconcileActivities:
                 return  # it has ended meanwhile
             raise
         log.warning("execution terminated", run_id=execution.id, why=_NO_ROW)
-
-
-async def _each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None:
-    """Do the work for all, some at once: after an outage there is much, and others wait for the
-    round. What fails for one is logged and keeps none of the others from it."""
-    free = asyncio.Semaphore(_AT_ONCE)
-
-    async def done(item: T) -> None:
-        async with free:
-            try:
-                await work(item)
-            except Exception as error:
-                run_id = item if isinstance(item, str) else getattr(item, "id", None)
-                log.warning("reconcile failed for a run", run_id=run_id, why=_why(error))
-
-    await asyncio.gather(*(done(item) for item in items))
-
-
-def _why(error: Exception) -> str:
-    return str(error) or type(error).__name__

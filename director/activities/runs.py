@@ -20,7 +20,7 @@ from director.domain.runs import (
     SettleOutcome,
     StatusNote,
 )
-from director.store import placement, returns, standing, tickets
+from director.store import locks, placement, returns, standing, tickets
 from director.store.engine import Store
 from director.store.placement import Decision
 from director.store.tables import RunRow
@@ -47,8 +47,9 @@ class RunActivities:
         paused = note.status is RunStatus.PAUSED
         kind = EventType.WORKFLOW_PAUSED if paused else EventType.WORKFLOW_RESUMED
         with self.store.write() as session:
-            standing.move(session, session.get_one(RunRow, note.run_id), note.status, kind)
-            granted = tickets.put_back(session, note.run_id) if paused else []
+            run = locks.get_one(session, RunRow, note.run_id)
+            granted = tickets.put_back(session, run.id) if paused else []
+            standing.move(session, run, note.status, kind)
         self.signals.granted(granted)
 
     @activity.defn(name=names.PLACE)
@@ -56,7 +57,7 @@ class RunActivities:
         """Say whether the sandbox of a run is lost with its host, and let the run go on without it
         in that case: from its last checkpoint, else from its first step."""
         with self.store.write() as session:
-            run = session.get_one(RunRow, asked.run_id)
+            run = locks.get_one(session, RunRow, asked.run_id)
             if asked.ending:
                 return Placed(lost=placement.settle_elsewhere(session, run))
             if placement.decide(session, run) is not Decision.LOST:
@@ -68,9 +69,12 @@ class RunActivities:
 
     @activity.defn(name=names.RECORD_PROGRESS)
     def record_progress(self, note: ProgressNote) -> None:
-        """Write numbered progress into the event log."""
+        """Write numbered progress into the event log; nothing of a run that has ended, which a
+        worker may have written whose workflow task was lost: an end is the last that is told."""
         with self.store.write() as session:
-            run = session.get_one(RunRow, note.run_id)
+            run = locks.get_one(session, RunRow, note.run_id)
+            if RunStatus(run.status).ended:
+                return
             for entry in note.entries:
                 if entry.number <= run.progress_told:
                     continue  # written by an attempt whose end was lost

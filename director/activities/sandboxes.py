@@ -1,28 +1,38 @@
 """The sandbox of a run: made with its files at the first step, removed when the run settles."""
 
+import errno
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlmodel import Session
+import structlog
 
 from director.activities.jobs import StepJob
+from director.activities.networks import HostNetworks
 from director.blobs import archives, trees
 from director.blobs.store import Blobs, get_tree
+from director.domain.archives import WorkspaceSource
+from director.domain.base import Json
 from director.domain.checkpoints import Manifest
-from director.domain.departments import DepartmentConfig, ResourceLimits
+from director.domain.errors import ConflictError, UnavailableError
 from director.domain.ids import RUN, SANDBOX
+from director.domain.lifetimes import SandboxStatus
+from director.domain.policies import EffectivePolicy
 from director.domain.runs import RunStatus
-from director.domain.sandboxes import SandboxInfo, SandboxSpec
+from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
 from director.domain.trees import Tree, merge
-from director.domain.workflows import Definition, WorkspaceSource
+from director.domain.workflows import SandboxConfig
+from director.networks.filter import FilterError
 from director.sandbox.runtime import SandboxError, SandboxRuntime
-from director.store import placement, runs, steps
+from director.store import executions, placement, sandboxes, steps
 from director.store.engine import Store
 from director.store.placement import Claim
 from director.store.steps import StaleAttemptError
-from director.store.tables import ArchiveRow, CheckpointRow, DepartmentRow, RunRow
+from director.store.tables import ArchiveRow, CheckpointRow, NetworkRow, RunRow, SandboxRow
+
+log = structlog.get_logger()
 
 _NOT_PLACED = {
     Claim.ELSEWHERE: "the sandbox of the run is on another host",
@@ -33,6 +43,9 @@ _NOT_PLACED = {
 
 
 _LOOK_SECONDS = 0.2
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the kernel says where a disk has no room for more."""
 
 
 class NotPlacedError(SandboxError):
@@ -64,23 +77,127 @@ class Sandboxes:
     host_id: str
     image: str
     """The image of runs that name none."""
+    networks: HostNetworks | None = None
 
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises SandboxError,
         NotPlacedError where it cannot be on this host, and StaleAttemptError where the run begins
         nothing more."""
+        if job.run.sandbox_id is not None:
+            return self._joined(job, job.run.sandbox_id)
         spec = self._claimed(job)
         info = self.runtime.create(spec)
         run = self._checked(job, spec)
         if not run.workspace_ready:
-            check = self._holding(job, spec)
-            self._fill(spec.id, run.workspace_from, job.definition.workspace, check)
-            self._ready(job, spec, info)
+            check = self._holding(job, spec.epoch)
+            self.fill(spec, run.workspace_from, job.definition.workspace, check)
+            self._ready(job, spec.epoch, info)
         return spec.id
 
+    def spec_of(self, row: SandboxRow) -> SandboxSpec:
+        """What the runtime is to make for a sandbox that somebody has made, or to start again; the
+        rules of its network are in force. Raises SandboxError where they cannot be."""
+        spec = SandboxSpec(
+            id=row.id,
+            image=row.image or self.image,
+            owner_id=row.id,
+            epoch=row.sandbox_epoch,
+            network=self._network(row),
+        )
+        return spec.under(sandboxes.policy_of(row))
+
+    def _network(self, row: SandboxRow) -> SandboxNetwork | None:
+        if row.network_id is None:
+            return None
+        with self.store.read() as session:
+            deleted = session.get_one(NetworkRow, row.network_id).deleted_at is not None
+        if deleted and not SandboxStatus(row.status).beginning:
+            return None  # it was detached
+        if self.networks is None:
+            raise SandboxError("networks are not served by this worker", retryable=False)
+        try:
+            return self.networks.joining(row.network_id)
+        except (ConflictError, FilterError) as error:
+            raise SandboxError(error.message, retryable=False) from error
+        except UnavailableError as error:
+            raise SandboxError(error.message, retryable=True) from error
+
+    def joined_network(self, row: SandboxRow) -> None:
+        """Write that a sandbox, which was made now, is in its network."""
+        if self.networks is not None and row.network_id is not None:
+            self.networks.joined(row.network_id)
+
+    def steer(self, row: SandboxRow, grace_seconds: float) -> SandboxStatus:
+        """Bring a sandbox that somebody has made to what is wanted of it now."""
+        if row.stop_wanted:
+            self.runtime.stop(row.id, grace_seconds)
+            return SandboxStatus.STOPPED
+        if row.pause_wanted:
+            self.runtime.pause(row.id)
+            return SandboxStatus.PAUSED
+        self.runtime.resume(row.id)
+        return SandboxStatus.RUNNING
+
+    def usage(self, id: str) -> Json | None:
+        """What a sandbox uses, as events tell it; None where it could not be measured."""
+        try:
+            found = self.runtime.metrics(id, window=0)
+        except (SandboxError, OSError):
+            return None
+        return {"cpu": found.cpu.percent, "memory": found.memory.used_mb}
+
+    def check_joined(self, job: StepJob) -> None:
+        """Raise SandboxError where the run works in somebody's sandbox which does not run any
+        more: what ended in it then has not ended by itself."""
+        if job.run.sandbox_id is not None:
+            with self.store.read() as session:
+                self._require_works(session.get_one(SandboxRow, job.run.sandbox_id))
+
     def quiet(self, run_id: str) -> None:
-        """End every command that goes on in the sandbox of a run, if there is one."""
-        self.runtime.quiet(sandbox_id(run_id))
+        """End every command that a run has begun and that goes on in its sandbox."""
+        with self.store.read() as session:
+            run = session.get_one(RunRow, run_id)
+        if run.sandbox_id is None:
+            self.runtime.quiet(sandbox_id(run_id))
+        else:
+            self.runtime.quiet(run.sandbox_id, _begun_by(run))
+
+    def leave(self, run: RunRow) -> None:
+        """Let nothing of a run go on: its own sandbox is removed, or stopped where it may be
+        kept; in somebody else's, the run's commands are killed."""
+        if run.keep_sandbox and run.sandbox_id is None:
+            self.runtime.stop(sandbox_id(run.id), 0)
+        else:
+            self.clear(run)
+
+    def clear(self, run: RunRow) -> None:
+        """Let nothing be left of a run, but for a sandbox that is somebody's."""
+        if run.sandbox_id is None:
+            self.remove(run.id)
+        elif not run.keep_sandbox:
+            self.runtime.quiet(run.sandbox_id, _begun_by(run))
+
+    def retire(self, job: StepJob) -> None:
+        """Begin, in a thread, to end the sandbox of a run that has its last outcome, while Temporal
+        is told. Nothing depends on it: settling waits for the sandbox's lock, and removes what is
+        left."""
+        run_id, epoch = job.run.id, job.run.sandbox_epoch
+        if job.run.keep_sandbox or job.run.sandbox_id is not None:
+            return
+
+        def wanted() -> bool:
+            """Whoever resets the run says so in its row before it asks for the sandbox."""
+            with self.store.read() as session:
+                run = session.get_one(RunRow, run_id)
+                return run.temporal_run_id == job.key.temporal_run_id
+
+        def go() -> None:
+            try:
+                self.runtime.retire(sandbox_id(run_id), epoch=epoch, wanted=wanted)
+            except Exception as error:
+                log.info("a sandbox was not retired", run_id=run_id, why=str(error))
+
+        threading.Thread(target=go, name="retire", daemon=True).start()
 
     def remove(self, run_id: str, *, epoch: int | None = None) -> None:
         """Kill and remove the sandbox of a run, if there is one."""
@@ -88,15 +205,11 @@ class Sandboxes:
 
     def _claimed(self, job: StepJob) -> SandboxSpec:
         """Claim a place on this host before the sandbox is made, so that it is found."""
-        with self.store.read() as session:
-            steps.require(session, job.key, to_start=True)
-            run = session.get_one(RunRow, job.run.id)
-            spec = self._spec(session, run, job.definition)
-            if run.host_id == self.host_id:
-                return spec
+        spec = self._spec(job)
+        if job.run.host_id == self.host_id:
+            return spec  # as it was when the step was opened; `_checked` sees what has changed
         with self.store.write() as session:
-            steps.require(session, job.key, to_start=True)
-            run = session.get_one(RunRow, job.run.id)
+            run = steps.require(session, job.key, to_start=True)
             claimed = placement.claim(session, run, self.host_id, spec.memory_mib)
             if claimed is not Claim.MINE:
                 other = run.host_id or placement.with_room(session, spec.memory_mib)
@@ -107,35 +220,69 @@ class Sandboxes:
         """A run that ended or went elsewhere while its sandbox was made has perhaps been cleaned
         up before: what was made is removed. Raises StaleAttemptError then."""
         with self.store.read() as session:
-            run = session.get_one(RunRow, job.run.id)
+            seen = steps.seen(session, job.key)
+            run = seen.run
             status = RunStatus(run.status)
-            gone = run.host_id != self.host_id
-            if gone or status.ended or status is RunStatus.CANCELLING:
+            over = run.host_id != self.host_id or status.ended
+            over = over or (status is RunStatus.CANCELLING and not run.keep_sandbox)
+            if over and run.sandbox_id is None:
                 self.remove(run.id, epoch=spec.epoch)
-            _require_placed(run, self.host_id, spec)
-            steps.require(session, job.key, to_start=True)
-            return run
+            _require_placed(run, self.host_id, spec.epoch)
+            return seen.checked()
 
-    def _spec(self, session: Session, run: RunRow, definition: Definition) -> SandboxSpec:
-        wanted = definition.config.sandbox
-        limits = [wanted.resource_limits] if wanted and wanted.resource_limits else []
-        limits += _ceilings(session, run.id)
-        base = SandboxSpec(
-            id=sandbox_id(run.id),
-            image=(wanted.image if wanted else None) or self.image,
-            owner_id=run.id,
-            epoch=run.sandbox_epoch,
+    def _spec(self, job: StepJob) -> SandboxSpec:
+        run, wanted = job.run, job.definition.config.sandbox
+        image = (wanted.image if wanted else None) or self.image
+        spec = SandboxSpec(
+            id=sandbox_id(run.id), image=image, owner_id=run.id, epoch=run.sandbox_epoch
         )
-        memory = [limit.memory for limit in limits if limit.memory is not None]
-        cpus = [limit.cpu for limit in limits if limit.cpu is not None]
-        return base.model_copy(
-            update={
-                "memory_mib": min(memory, default=base.memory_mib),
-                "cpus": min(cpus, default=base.cpus),
-            }
-        )
+        policy = _policy(job)
+        if policy.security_policy.allow_exec is False:
+            message = (
+                "a security profile forbids commands (allowExec): no step of the run can begin"
+            )
+            raise SandboxError(message, retryable=False)
+        return spec.under(policy)
 
-    def _holding(self, job: StepJob, spec: SandboxSpec) -> Callable[[], None]:
+    def _joined(self, job: StepJob, id: str) -> str:
+        """Go into somebody's sandbox, with the run's files. A container that has ended is started
+        again, unless that is what is wanted of it."""
+        row = self._required(job, id)
+        spec = self.spec_of(row)
+        self.runtime.create(spec)
+        with self.store.read() as session:
+            now = session.get_one(SandboxRow, id)
+        if not sandboxes.works(now):
+            if SandboxStatus(now.status).ended:
+                self.runtime.remove(id)
+            else:
+                self.steer(now, 0)
+        self._require_works(now)
+        if not job.run.workspace_ready:
+            epoch = job.run.sandbox_epoch
+            check = self._holding(job, epoch)
+            self.fill(spec, None, job.definition.workspace, check)
+            self._ready(job, epoch)
+        return id
+
+    def _required(self, job: StepJob, id: str) -> SandboxRow:
+        with self.store.read() as session:
+            steps.check(session, job.key)
+            row = session.get_one(SandboxRow, id)
+            self._require_works(row)
+        if not executions.takes_commands(row):
+            message = f"sandbox {id}, in which the run works, takes no commands (allowExec)"
+            raise SandboxError(message, retryable=False)
+        return row
+
+    def _require_works(self, row: SandboxRow) -> None:
+        if sandboxes.works(row) and row.host_id == self.host_id:
+            return
+        status = "deleted" if row.delete_wanted else row.status
+        message = f"sandbox {row.id}, in which the run works, is {status}"
+        raise SandboxError(message, retryable=False)
+
+    def _holding(self, job: StepJob, epoch: int) -> Callable[[], None]:
         """A check, now and then, that nobody else fills the sandbox meanwhile: another try of the
         step would run its command among files that this one goes on writing."""
         look_at = 0.0
@@ -146,28 +293,36 @@ class Sandboxes:
                 return
             job.beat.check()
             with self.store.read() as session:
-                _require_placed(session.get_one(RunRow, job.run.id), self.host_id, spec)
-                steps.require(session, job.key, to_start=True)
+                run = steps.check(session, job.key)
+                _require_placed(run, self.host_id, epoch)
             look_at = time.monotonic() + _LOOK_SECONDS
 
         return check
 
-    def _fill(
+    def fill(
         self,
-        id: str,
+        spec: SandboxSpec,
         checkpoint_id: str | None,
         source: WorkspaceSource | None,
         check: Callable[[], None],
     ) -> None:
+        """Lay the files of a checkpoint, or else what was given, into a workspace. Raises
+        SandboxError where they do not fit its disk."""
         if checkpoint_id is not None:
             parts = [self._checkpointed(checkpoint_id)]
         elif source is not None:
             parts = self._given(source)
         else:
             return
-        root = Path(self.runtime.workspace(id).path())
-        trees.materialize(merge(parts), root, self.blobs, check=check)
-        self.runtime.own(id)
+        root = Path(self.runtime.workspace(spec.id).path())
+        try:
+            trees.materialize(merge(parts), root, self.blobs, check=check)
+        except OSError as error:
+            if spec.disk_mib is None or error.errno not in DISK_FULL:
+                raise  # the host's own disk, which may have room again
+            message = f"its files do not fit a disk of {spec.disk_mib} MiB; ask for more"
+            raise SandboxError(message, retryable=False) from error
+        self.runtime.own(spec.id)
 
     def _checkpointed(self, checkpoint_id: str) -> Tree:
         with self.store.read() as session:
@@ -184,25 +339,37 @@ class Sandboxes:
             parts.append(archives.files_tree(source.files, self.blobs))
         return parts
 
-    def _ready(self, job: StepJob, spec: SandboxSpec, info: SandboxInfo) -> None:
+    def _ready(self, job: StepJob, epoch: int, info: SandboxInfo | None = None) -> None:
+        """Write that the files are there; `info` is of a sandbox that was made for the run."""
         with self.store.write() as session:
-            run = session.get_one(RunRow, spec.owner_id)
-            _require_placed(run, self.host_id, spec)
-            steps.require(session, job.key, to_start=True)
+            run = steps.require(session, job.key, to_start=True)
+            _require_placed(run, self.host_id, epoch)
             run.workspace_ready = True
-            run.image, run.resolved_image = info.image, info.resolved_image
+            if info is not None:
+                run.image, run.resolved_image = info.image, info.resolved_image
+                run.effective_policy = _policy(job).with_held(info.held).model_dump(mode="json")
             run.touch()
             session.add(run)
 
 
-def _require_placed(run: RunRow, host_id: str, spec: SandboxSpec) -> None:
-    if (run.host_id, run.sandbox_epoch) != (host_id, spec.epoch):
+def _policy(job: StepJob) -> EffectivePolicy:
+    """What counts for the sandbox of a run: as it was made, also where departments or defaults
+    have changed since."""
+    if job.run.workspace_ready and job.run.effective_policy is not None:
+        return EffectivePolicy.model_validate(job.run.effective_policy)
+    config = job.definition.config
+    if job.given is None:
+        message = f"security profile {config.security_profile_id} was deleted"
+        raise SandboxError(f"{message}: name another one, or none", retryable=False)
+    return (config.sandbox or SandboxConfig()).policy(job.ceilings, job.given)
+
+
+def _begun_by(run: RunRow) -> Callable[[str], bool]:
+    """Whether a command, by its id, is of one of a run's executions in Temporal."""
+    executions = [id for id in (run.temporal_run_id, *run.superseded) if id]
+    return lambda command_id: any(id in command_id for id in executions)
+
+
+def _require_placed(run: RunRow, host_id: str, epoch: int) -> None:
+    if (run.host_id, run.sandbox_epoch) != (host_id, epoch):
         raise StaleAttemptError("the run has lost its sandbox on this host")
-
-
-def _ceilings(session: Session, run_id: str) -> list[ResourceLimits]:
-    """The limits of every department that has a step in the run; the smallest one counts."""
-    ids = runs.departments_of(session, run_id)
-    rows = [session.get_one(DepartmentRow, id) for id in ids]
-    configs = [DepartmentConfig.model_validate(row.config) for row in rows]
-    return [config.resource_limits for config in configs if config.resource_limits]

@@ -1,6 +1,6 @@
 """The one activity of a step: open it, perform it, write its outcome."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 from director.activities.checkpoints import Checkpoints
 from director.activities.executes import Executes
 from director.activities.heartbeat import Beat, StepCancelledError, detached, heartbeating
-from director.activities.jobs import StepDone, StepJob, load_job
+from director.activities.jobs import Definitions, StepDone, StepJob, load_job
 from director.activities.pulse import Pulse
 from director.activities.sandboxes import NotPlacedError, Sandboxes
 from director.activities.telling import Signals
@@ -46,6 +46,7 @@ class StepActivities:
     verifies: Verifies
     checkpoints: Checkpoints
     signals: Signals
+    definitions: Definitions = field(default_factory=Definitions)
 
     @property
     def store(self) -> Store:
@@ -61,10 +62,10 @@ class StepActivities:
             bound(run_id=step.run_id, step=step.index, attempt=step.attempt),
             heartbeating(partial(self._wanted, step.run_id)) as beat,
         ):
-            opened = self._open(key)
-            if opened.outcome is not None:
+            opened, job = self._open(key, beat)
+            if job is None:
+                assert opened.outcome is not None  # noqa: S101 - what is no job has its outcome
                 return opened.outcome
-            job = self._job(key, beat)
             with bound(session_id=job.run.session_id):
                 return self._close(job, self._perform(job), step.last_attempt)
 
@@ -76,28 +77,31 @@ class StepActivities:
             log.warning("whether the run is still wanted could not be read", exc_info=True)
             return True
 
-    def _open(self, key: StepKey) -> Opened:
-        opened = self._opened(key)
+    def _open(self, key: StepKey, beat: Beat) -> tuple[Opened, StepJob | None]:
+        opened, job = self._opened(key, beat)
         if opened.state == "superseded":
             log.info("the run was reset in Temporal; what it began before is ended")
             self.sandboxes.quiet(key.run_id)
-            opened = self._opened(key, quiet=True)
+            opened, job = self._opened(key, beat, quiet=True)
         if opened.state == "over":
             message = "the run has ended: start a new one instead of a reset"
             raise ApplicationError(message, type=FailureCode.RUN_ENDED, non_retryable=True)
         if opened.state == "stale":
             raise ApplicationError("a later attempt has this step", non_retryable=True)
-        return opened
+        return opened, job
 
-    def _opened(self, key: StepKey, *, quiet: bool = False) -> Opened:
-        with self.store.write() as session:
+    def _opened(
+        self, key: StepKey, beat: Beat, *, quiet: bool = False
+    ) -> tuple[Opened, StepJob | None]:
+        def opened(session: Session) -> tuple[Opened, StepJob | None]:
             opened = steps.open_step(session, key, self.sandboxes.host_id, quiet=quiet)
-        self.signals.granted(opened.granted)
-        return opened
+            if opened.state != "go":
+                return opened, None
+            return opened, load_job(session, key, beat, self.definitions, fresh=opened.fresh)
 
-    def _job(self, key: StepKey, beat: Beat) -> StepJob:
-        with self.store.read() as session:
-            return load_job(session, key, beat)
+        found, job = self.store.transact(opened)
+        self.signals.granted(found.granted)
+        return found, job
 
     def _perform(self, job: StepJob) -> StepDone:
         log.info("step started", type=job.step.type)
@@ -119,10 +123,11 @@ class StepActivities:
 
     def _close(self, job: StepJob, done: StepDone, last_attempt: bool) -> StepOutcome:
         try:
-            with self.store.write() as session:
-                closed = _written(session, job.key, done, last_attempt)
+            closed = self.store.transact(lambda s: _written(s, job.key, done, last_attempt))
         except StaleAttemptError as error:
             raise detached(str(error)) from error
+        if job.is_last and closed.outcome.status is StepStatus.COMPLETED:
+            self.sandboxes.retire(job)
         self.signals.granted(closed.granted)
         log.info("step ended", status=closed.outcome.status, code=closed.outcome.code)
         return closed.outcome

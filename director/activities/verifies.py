@@ -87,7 +87,7 @@ class RunEvidence:
             return ""
         judged = self._judged
         key = StepKey(judged.run_id, judged.index, judged.attempt, "", 0)
-        recorder = OutputRecorder(self._sandboxes.store, self._sandboxes.blobs, key)
+        recorder = OutputRecorder.of_step(self._sandboxes.store, self._sandboxes.blobs, key)
         return recorder.tail(stream, JUDGED)
 
     def read(self, path: str, limit: int) -> bytes:

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import copy
 
 import structlog
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
+from starlette.routing import Route, WebSocketRoute, compile_path
 from temporalio.client import Client
 
 from director import API_VERSION
@@ -16,9 +18,15 @@ from director.api import (
     auth,
     checkpoints,
     departments,
+    events,
+    executions,
+    files,
     health,
     hosts,
+    networks,
     runs,
+    sandboxes,
+    security,
     sessions,
     users,
     workflows,
@@ -28,11 +36,13 @@ from director.api.errors import install_error_handlers
 from director.api.gateway import Gateway
 from director.api.hub import Hub
 from director.api.idempotency import answered
+from director.api.listeners import Timing
 from director.api.middleware import RequestMiddleware
 from director.api.once import Answered, Desk
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
 from director.blobs.store import LocalBlobs
+from director.domain.lifetimes import Terms
 from director.settings import Settings
 from director.store.engine import Store
 from director.temporal.client import connect
@@ -49,6 +59,12 @@ _VERSIONED = (
     workflows,
     archives,
     checkpoints,
+    executions,
+    files,
+    sandboxes,
+    networks,
+    security,
+    events,
     ws,
 )
 _EXPOSED = ["X-Request-Id", "ETag", "Location", "Idempotency-Replayed", "Retry-After"]
@@ -66,10 +82,11 @@ def create_app(settings: Settings, gateway: Callable[[Client], Gateway] = Gatewa
     install_error_handlers(app)
     app.add_exception_handler(Answered, answered)
     for module in _VERSIONED:
-        app.include_router(module.router, prefix="/v1")
-    app.include_router(health.router)
+        _add(app, module.router, "/v1")
+    _add(app, health.router, "")
     app.add_api_route("/", _to_docs, include_in_schema=False)
-    install_openapi(app)
+    install_openapi(app, ws.FRAMES)
+    app.state.origins, app.state.timing = settings.cors_origins, Timing()
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,6 +97,18 @@ def create_app(settings: Settings, gateway: Callable[[Client], Gateway] = Gatewa
         )
     app.add_middleware(RequestMiddleware)
     return app
+
+
+def _add(app: FastAPI, router: APIRouter, prefix: str) -> None:
+    """Serve a router's routes as the application's own, below a prefix.
+
+    The framework matches what is in a router of a router twice for each request."""
+    for route in router.routes:
+        assert isinstance(route, Route | WebSocketRoute)  # noqa: S101 - tells the type checker
+        mine = copy(route)
+        mine.path = prefix + route.path
+        mine.path_regex, mine.path_format, mine.param_convertors = compile_path(mine.path)
+        app.router.routes.append(mine)
 
 
 def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type: ignore[no-untyped-def]
@@ -101,6 +130,8 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
         app.state.store, app.state.tokens, app.state.hub = store, tokens, hub
         app.state.gateway, app.state.desk = gateway(client), Desk(settings.secret_keys)
         app.state.blobs = LocalBlobs(settings.home / "blobs")
+        app.state.output_kept = settings.output_retention
+        app.state.terms = Terms(settings.sandbox_quota, settings.allowed_images)
         async with hub.running():
             yield
         await app.state.desk.close(store)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import tempfile
+from collections.abc import Callable
 from typing import IO, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -41,7 +42,7 @@ _IN_MEMORY = 4 * 1024 * 1024
 _NOT_RAW = ("application/json", "multipart/form-data", "application/x-www-form-urlencoded")
 
 
-def _limit(request: Request) -> int:
+async def _limit(request: Request) -> int:
     return int(getattr(request.app.state, "max_upload", MAX_UPLOAD))
 
 
@@ -76,9 +77,11 @@ async def create(
     its content. A member that would leave the workspace is refused with its name."""
     _check_media_type(request)
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        digest = await _receive(request, file, limit)
-        await once.open(content_of(request, digest))
-        tree = await asyncio.to_thread(_read, file, blobs)
+        digest = hashlib.sha256()
+        if not await receive(request, file, limit, digest.update):
+            raise _refused("it is empty; send the archive as the body")
+        await once.open(content_of(request, digest.digest()))
+        tree = await asyncio.to_thread(read_upload, file, blobs)
     row = ArchiveRow(
         id=new_id(ARCHIVE),
         owner_id=principal.user_id,
@@ -87,7 +90,7 @@ async def create(
         file_count=tree.file_count,
         total_bytes=tree.total_bytes,
     )
-    return await once.write(lambda session: _recorded(session, row, tree))
+    return await once.write(lambda session: recorded(session, row, tree))
 
 
 @router.get("/{archive_id}", operation_id="archives.get", responses=documented(NotFoundError))
@@ -108,23 +111,28 @@ def _check_media_type(request: Request) -> None:
         )
 
 
-async def _receive(request: Request, file: IO[bytes], limit: int) -> bytes:
-    """Take the body into a file; gives its SHA-256."""
+async def receive(
+    request: Request,
+    file: IO[bytes],
+    limit: int,
+    see: Callable[[bytes], None] | None = None,
+) -> int:
+    """Take the body into a file, and let its chunks be seen; gives its size."""
     check_declared(request, limit)
-    size, digest = 0, hashlib.sha256()
+    size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > limit:
             raise too_large(limit)
-        digest.update(chunk)
+        if see is not None:
+            see(chunk)
         await asyncio.to_thread(file.write, chunk)
-    if size == 0:
-        raise _refused("it is empty; send the archive as the body")
     file.seek(0)
-    return digest.digest()
+    return size
 
 
-def _read(file: IO[bytes], blobs: Blobs) -> Tree:
+def read_upload(file: IO[bytes], blobs: Blobs) -> Tree:
+    """The tree of an archive that was sent. Raises ValidationError."""
     try:
         return read_archive(file, blobs)
     except ArchiveError as error:
@@ -138,7 +146,8 @@ def _refused(issue: str, member: str | None = None) -> ValidationError:
     return ValidationError(f"the archive was refused: {issue}", **detail, errors=[detail])
 
 
-def _recorded(session: Session, row: ArchiveRow, tree: Tree) -> Reply:
+def recorded(session: Session, row: ArchiveRow, tree: Tree) -> Reply:
+    """Write an archive whose files are in blobs."""
     files = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
     blob_rows.touch(session, [*files, (row.tree, 0)])
     session.add(row)

@@ -13,7 +13,7 @@ from director.domain.base import Shape
 from director.domain.errors import AuthenticationError
 from director.domain.times import utc_now
 from director.domain.users import Credentials, RefreshBody, Role, TokenPair, User, UserBrief
-from director.store import users
+from director.store import security_events, users
 from director.store.engine import Store
 
 log = structlog.get_logger()
@@ -43,6 +43,8 @@ async def login(body: Credentials, store: StoreDep, tokens: TokensDep) -> Answer
     login_id = await _open_login(store, user, refresh_token) if user and matches else None
     if user is None or login_id is None:
         log.warning("login refused", user_id=user and user.id)
+        who = (user.id, user.username) if user else (None, None)
+        await store.run(lambda session: security_events.login_failed(session, *who))
         raise AuthenticationError("wrong username or password")
     return answer(_pair(tokens, user, login_id, refresh_token))
 

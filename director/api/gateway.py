@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import structlog
@@ -14,21 +14,57 @@ from temporalio.api.workflowservice.v1 import (
     DescribeTaskQueueRequest,
     SignalWorkflowExecutionRequest,
 )
-from temporalio.client import Client
+from temporalio.client import ActivityFailureError, Client
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.api.envelope import request_id
 from director.domain import names
-from director.domain.errors import UnavailableError
+from director.domain.base import Shape
+from director.domain.errors import (
+    ConflictError,
+    DirectorError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnavailableError,
+)
+from director.domain.lifetimes import (
+    FilesRead,
+    FilesWritten,
+    Metrics,
+    ReadFiles,
+    SandboxInput,
+    SteerInput,
+    WriteFiles,
+)
+from director.domain.networks import NetworkInput, NetworkOutcome
 from director.domain.runs import ProgressSignal, RunInput, RunState
+from director.domain.security import EnforceInput, EnforceOutcome
+from director.store.tables import ExecutionRow
 from director.temporal.launch import start_run
+from director.temporal.sandboxes import ask, start_execution, start_sandbox, start_steering
 
 log = structlog.get_logger()
 
 _PATIENCE = 2.0
 _RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
+_FILE_SECONDS = 120.0
+_NETWORK_SECONDS = 15.0
+_ENFORCE_SECONDS = 30.0
+_REFUSALS: dict[str | None, type[DirectorError]] = {
+    kind.code: kind
+    for kind in (ConflictError, PayloadTooLargeError, NotFoundError, UnavailableError)
+}
+"""What a host may say of what it was asked for."""
+
+T = TypeVar("T")
+
 _AT_ONCE = 16
 """Calls on their way at the same time."""
+
+
+class HostAwayError(UnavailableError):
+    """A host does not answer now, or could not do in time what it was asked for."""
 
 
 class Gateway:
@@ -86,6 +122,84 @@ class Gateway:
         call = self._signal(run_id, name, *args, request_id=request_id)
         if not await self._sent("signal", run_id, call):
             raise UnavailableError("Temporal did not take the signal; send it again")
+
+    async def start_sandbox(self, sandbox: SandboxInput) -> None:
+        """Try for two seconds to start the workflow of a sandbox that is written."""
+        call = start_sandbox(self._client, sandbox, request_id=request_id.get(), timeout=_PATIENCE)
+        await self._sent("start", sandbox.sandbox_id, call)
+
+    async def end_sandbox(self, sandbox_id: str) -> None:
+        """Tell a sandbox that it is deleted."""
+        await self._sent("end", sandbox_id, self._signal(sandbox_id, names.END))
+
+    async def end_sandboxes(self, sandbox_ids: list[str]) -> None:
+        """The same for several, as many as Temporal takes in two seconds."""
+        await self._all("end", sandbox_ids, self.end_sandbox)
+
+    async def start_execution(self, row: ExecutionRow, host_id: str) -> None:
+        """Try for two seconds to start a command that is written."""
+        call = start_execution(
+            self._client, row.id, row.timeout_ms, host_id, row.owner_id, timeout=_PATIENCE
+        )
+        await self._sent("execute", row.id, call)
+
+    async def steer(self, sandbox_id: str, intent: int, host_id: str) -> None:
+        """Ask a sandbox's host for what is wanted of it: stop, pause or resume."""
+        call = start_steering(self._client, sandbox_id, intent, host_id, timeout=_PATIENCE)
+        await self._sent("steer", sandbox_id, call)
+
+    async def measure(self, sandbox_id: str, host_id: str, nonce: str) -> Metrics:
+        """Have a sandbox measured by its host. Raises UnavailableError."""
+        asked = SteerInput(sandbox_id=sandbox_id)
+        queue, id = names.control_queue(host_id), f"{sandbox_id}-measure-{nonce}"
+        return await self._asked(names.MEASURE_SANDBOX, asked, id, queue, Metrics)
+
+    async def enforce(self, asked: EnforceInput, host_id: str, nonce: str) -> EnforceOutcome:
+        """Have a profile enforced in a sandbox by its host. Raises HostAwayError."""
+        queue, id = names.control_queue(host_id), f"{asked.sandbox_id}-enforce-{nonce}"
+        name, seconds = names.ENFORCE_POLICY, _ENFORCE_SECONDS
+        return await self._asked(name, asked, id, queue, EnforceOutcome, seconds)
+
+    async def write_files(self, asked: WriteFiles, host_id: str, nonce: str) -> FilesWritten:
+        """Have files put into a sandbox. Raises UnavailableError, and what its host says."""
+        queue, id = names.execution_queue(host_id), f"{asked.sandbox_id}-write-{nonce}"
+        return await self._asked(names.WRITE_FILES, asked, id, queue, FilesWritten, _FILE_SECONDS)
+
+    async def read_files(self, asked: ReadFiles, host_id: str, nonce: str) -> FilesRead:
+        """Have files taken from a sandbox. Raises UnavailableError, and what its host says."""
+        queue, id = names.execution_queue(host_id), f"{asked.sandbox_id}-read-{nonce}"
+        return await self._asked(names.READ_FILES, asked, id, queue, FilesRead, _FILE_SECONDS)
+
+    async def apply_network(self, host_id: str, network_id: str) -> None:
+        """Have a network's host enforce what was written of it. Raises HostAwayError where it does
+        not answer in time, and what keeps the host from it otherwise."""
+        await self._network(names.APPLY_NETWORK, NetworkInput(network_id=network_id), host_id)
+
+    async def remove_network(self, host_id: str, network_id: str, *, force: bool) -> NetworkOutcome:
+        """Have a network's host remove it, unless sandboxes are in it. Raises as the above."""
+        asked = NetworkInput(network_id=network_id, force=force)
+        return await self._network(names.REMOVE_NETWORK, asked, host_id)
+
+    async def _network(self, name: str, asked: NetworkInput, host_id: str) -> NetworkOutcome:
+        queue, id = names.control_queue(host_id), f"{asked.network_id}-{name}-{uuid4().hex}"
+        return await self._asked(name, asked, id, queue, NetworkOutcome, _NETWORK_SECONDS)
+
+    async def _asked(
+        self, name: str, asked: Shape, id: str, queue: str, kind: type[T], seconds: float = 10.0
+    ) -> T:
+        try:
+            async with asyncio.timeout(seconds):
+                return await ask(
+                    self._client, name, asked, id=id, queue=queue, kind=kind, timeout=seconds
+                )
+        except ActivityFailureError as error:
+            cause = error.cause
+            if isinstance(cause, ApplicationError) and cause.type in _REFUSALS:
+                raise _refusal(cause) from error
+            log.warning("a host could not do it", call=name, id=id, why=str(cause))
+        except (TimeoutError, RPCError, RuntimeError, OSError) as error:
+            log.warning("a host did not answer", call=name, id=id, why=str(error))
+        raise HostAwayError("the host does not answer: is its worker running? Try it again")
 
     async def state(self, run_id: str) -> RunState:
         """Ask the workflow itself. Raises UnavailableError where no worker answers."""
@@ -166,3 +280,11 @@ class Gateway:
             log.warning("Temporal is not reachable", call=what, run_id=run_id, error=str(error))
             return False
         return True
+
+
+def _refusal(cause: ApplicationError) -> DirectorError:
+    """What a host has said of what it was asked for, as its own error said it."""
+    details = cause.details[0] if cause.details else {}
+    if cause.type == NotFoundError.code:
+        return NotFoundError(**details)
+    return _REFUSALS[cause.type](cause.message, **details)

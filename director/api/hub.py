@@ -1,76 +1,138 @@
 """One reader of the event log for each process, and its fan-out in memory."""
 
 import asyncio
-import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
+from itertools import islice, takewhile
 
 import structlog
 
-from director.domain.events import Event
-from director.store import events
+from director.api.frames import Frame, told
+from director.api.listeners import GoingAwayError, Listener, LoginRevokedError
+from director.domain.events import CATALOGUE, Event, Wanted
+from director.domain.runs import RunStatus
+from director.store import events, users
 from director.store.engine import Store
 
 log = structlog.get_logger()
 
-_PERIOD = 0.02
 _AFTER_FAULT = 1.0
 _BATCH = 500
-_BACKLOG = 1000
-"""Events that a subscriber may be behind before it is given up."""
+_LOGINS = 500
+"""Logins that are asked for in one query."""
+
+_KEPT, _KEPT_CHARS = 1000, 4 * 1024 * 1024
+"""The newest events, which listeners get from memory."""
 
 
-class Subscription:
-    """A listener's queue of events; `lagging` once it was too slow to be kept up to date."""
+class Awaited:
+    """Somebody waits until a run has ended, or has a status."""
 
-    def __init__(self, position: int) -> None:
-        self.position = position
-        self.lagging = False
-        self._queue: asyncio.Queue[Event] = asyncio.Queue(_BACKLOG)
+    def __init__(self, status: RunStatus | None) -> None:
+        self._status = status
+        self._over = asyncio.Event()
 
-    def offer(self, event: Event) -> None:
-        """Put an event into the queue, or mark the listener as lagging."""
-        try:
-            self._queue.put_nowait(event)
-        except asyncio.QueueFull:
-            self.lagging = True
+    def hear(self, event: Event) -> None:
+        """Judge an event of the run."""
+        if CATALOGUE[event.type].final or self._has(event):
+            self.end()
 
-    async def next(self) -> Event:
-        """The next event, in order."""
-        return await self._queue.get()
+    def _has(self, event: Event) -> bool:
+        return self._status is not None and event.data.get("status") == self._status
+
+    def end(self) -> None:
+        """Wait no more."""
+        self._over.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is so, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
 
 
 class Hub:
-    """Reads the log as it grows and hands each event to every subscriber."""
+    """Reads the log as it grows, keeps its newest part in memory, and wakes who listens to it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._subscriptions: set[Subscription] = set()
+    def __init__(self, store: Store, login_check_seconds: float = 1.0) -> None:
+        self._store, self._login_check_seconds = store, login_check_seconds
+        self._listeners: set[Listener] = set()
+        self._awaited: dict[str, set[Awaited]] = {}
         self._changed = asyncio.Event()
-        self._position = 0
+        self._recent: deque[Frame] = deque()
+        self._chars = 0
+        self._closed = False
+        self.floor = 0
+        """Everything behind this cursor, up to `position`, is in memory."""
+        self.position = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Read the log while the block lasts."""
-        self._position = await self._store.fetch(events.newest)
-        task = asyncio.create_task(self._tail(), name="event-tailer")
+        self.floor = self.position = await self._store.fetch(events.newest)
+        tasks = [asyncio.create_task(part()) for part in (self._tail, self._watch_logins)]
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     @contextmanager
-    def subscribed(self) -> Iterator[Subscription]:
-        """Listen from the present position on."""
-        subscription = Subscription(self._position)
-        self._subscriptions.add(subscription)
+    def listening(self, login_id: str, wanted: Wanted, after: int | None) -> Iterator[Listener]:
+        """Listen from a cursor on, or from now, as long as the login counts."""
+        listener = Listener(self, self._store, login_id, wanted, after)
+        self._listeners.add(listener)
+        if self._closed:
+            listener.end(GoingAwayError())
         try:
-            yield subscription
+            yield listener
         finally:
-            self._subscriptions.discard(subscription)
+            self._listeners.discard(listener)
+
+    @contextmanager
+    def awaiting(self, run_id: str, status: RunStatus | None = None) -> Iterator[Awaited]:
+        """Hear from now on when a run ends, or has a status. Look at it after that: what was told
+        before is not heard."""
+        awaited = Awaited(status)
+        if self._closed:
+            awaited.end()
+        of_run = self._awaited.setdefault(run_id, set())
+        of_run.add(awaited)
+        try:
+            yield awaited
+        finally:
+            of_run.discard(awaited)
+            if not of_run:
+                self._awaited.pop(run_id, None)
+
+    @property
+    def count(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
+    def recent(self, position: int) -> list[Frame]:
+        """What is in memory behind a cursor that is not before `floor`, oldest first."""
+        newer = list(takewhile(lambda frame: frame.cursor > position, reversed(self._recent)))
+        newer.reverse()
+        return newer
+
+    def close(self) -> None:
+        """End all that listens or waits here, since the process is to stop."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.end(GoingAwayError())
+        for of_run in self._awaited.values():
+            for awaited in of_run:
+                awaited.end()
+        self._tell_change()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process is about to stop, so that nobody should wait any more."""
+        return self._closed
 
     def mark(self) -> asyncio.Event:
         """What is set at the next change. Take it before you look, so that you miss none."""
@@ -82,18 +144,15 @@ class Hub:
             await asyncio.wait_for(mark.wait(), seconds)
 
     async def _tail(self) -> None:
-        """Watch SQLite's data version: it moves when any other connection commits."""
-        path = self._store.engine.url.database
-        connection = sqlite3.connect(path or "", isolation_level=None)
-        seen = -1
+        """Publish whenever something was committed."""
+        changes = self._store.changes()
         try:
             while True:
-                (version,) = connection.execute("PRAGMA data_version").fetchone()
-                if version != seen and await self._published():
-                    seen = version
-                await asyncio.sleep(_PERIOD)
+                await changes.wait()
+                while not await self._published():
+                    pass
         finally:
-            connection.close()
+            await changes.close()
 
     async def _published(self) -> bool:
         """Publish what is new; a fault must not end the only reader, so it is tried again."""
@@ -107,13 +166,46 @@ class Hub:
 
     async def _publish(self) -> None:
         while True:
-            behind = partial(events.after, cursor=self._position, limit=_BATCH)
+            behind = partial(events.after, cursor=self.position, limit=_BATCH)
             found = await self._store.fetch(behind)
-            for event in found:
-                self._position = event.id
-                for subscription in self._subscriptions:
-                    subscription.offer(event)
+            if found:
+                self._spread([told(event) for event in found])
             if len(found) < _BATCH:
                 break
+        self._tell_change()
+
+    def _spread(self, frames: Sequence[Frame]) -> None:
+        self._recent.extend(frames)
+        self._chars += sum(len(frame.text) for frame in frames)
+        while len(self._recent) > _KEPT or self._chars > _KEPT_CHARS:
+            oldest = self._recent.popleft()
+            self.floor = oldest.cursor
+            self._chars -= len(oldest.text)
+        self.position = frames[-1].cursor
+        for listener in self._listeners:
+            listener.offer(frames)
+        for frame in frames:
+            if (event := frame.event) is not None:
+                for awaited in self._awaited.get(event.subject, ()):
+                    awaited.hear(event)
+
+    def _tell_change(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _watch_logins(self) -> None:
+        """One look at the logins of all listeners, however many they are."""
+        while True:
+            await asyncio.sleep(self._login_check_seconds)
+            try:
+                await self._end_revoked()
+            except Exception:
+                log.exception("the logins of listeners could not be read")
+
+    async def _end_revoked(self) -> None:
+        used = iter({listener.login_id for listener in self._listeners})
+        while some := set(islice(used, _LOGINS)):
+            gone = some - await self._store.fetch(partial(users.live_logins, login_ids=some))
+            for listener in tuple(self._listeners):
+                if listener.login_id in gone:
+                    listener.end(LoginRevokedError())

@@ -61,7 +61,8 @@ SentDep = Annotated[Once, Depends(_sent, scope="function")]
 
 
 async def _once(request: Request, once: SentDep) -> Once:
-    await once.open(content_of(request, _canonical(await _json(request))))
+    if isinstance(once, KeyedOnce):
+        await once.open(content_of(request, _canonical(await _json(request))))
     return once
 
 

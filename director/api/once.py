@@ -21,6 +21,7 @@ from director.api.errors import error_response, told
 from director.domain.errors import ConflictError
 from director.domain.times import utc_now
 from director.store import idempotency as rows
+from director.store import locks
 from director.store.engine import Store
 from director.store.idempotency import Reply, Use
 from director.store.tables import IdempotencyRow
@@ -193,7 +194,7 @@ class KeyedOnce(Once):
         given = self._given(reply)
 
         def concluded(session: Session) -> Reply:
-            row = session.get_one(IdempotencyRow, self._row_id)
+            row = locks.get_one(session, IdempotencyRow, self._row_id)
             return rows.conclude(session, row, given)
 
         first = await self._store.run(concluded)
@@ -230,24 +231,29 @@ class KeyedOnce(Once):
 
     def _claimed(self, session: Session) -> IdempotencyRow:
         """The key's row, leased to this request: a new one, or that of a request that died."""
-        row = self._row(session)
-        self._check(row)
-        if row is None:
-            row = self._claim(session)
-        else:
+        row, new = self._obtained(session)
+        if not new:
+            self._check(row)
             rows.renew(session, row)
         self._row_id, self._made = row.id, row.made
         self._desk.held.add(row.id)
         return row
 
-    def _claim(self, session: Session) -> IdempotencyRow:
-        return rows.claim(session, self._use, self._desk.fingerprint(self._content))
+    def _obtained(self, session: Session) -> tuple[IdempotencyRow, bool]:
+        """The key's row, locked, and whether it was added for this request."""
+        known = rows.find(session, self._use, lock=True)
+        if known is None:
+            added = rows.claim(session, self._use, self._desk.fingerprint(self._content))
+            if added is not None:
+                return added, True
+            known = rows.find(session, self._use, lock=True)
+        if known is None:
+            raise _still_running(self._use)
+        return known, False
 
     def _refused(self, session: Session, reply: Reply) -> Reply:
-        row = self._row(session)
-        if row is None:
-            row = self._claim(session)
-        elif row.id != self._row_id:  # another process was first
+        row, new = self._obtained(session)
+        if not new and row.id != self._row_id:  # another process was first
             self._check(row)
             raise _still_running(self._use)
         return rows.conclude(session, row, reply)

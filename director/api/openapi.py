@@ -1,8 +1,11 @@
 """The API's description: what the framework adds wrongly goes, what every route can say comes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from director.api.errors import documented
 from director.api.once import HEADER, REPLAYED
@@ -18,13 +21,16 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 _ENVELOPE = {"schema": {"$ref": "#/components/schemas/ErrorAnswer"}}
 
 
-def install_openapi(app: FastAPI) -> None:
-    """Complete the description that the framework makes of the routes."""
+def install_openapi(app: FastAPI, more: Sequence[type[BaseModel]] = ()) -> None:
+    """Complete the description that the framework makes of the routes, with the schemas of what
+    no route of it has."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            _complete(generate())
+            schema = generate()
+            _complete(schema)
+            schema["components"]["schemas"].update(_schemas(more))
         return generate()
 
     app.openapi = openapi  # type: ignore[method-assign]
@@ -37,6 +43,14 @@ def _complete(schema: dict[str, Any]) -> None:
                 _complete_operation(method, path[method])
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
+
+
+def _schemas(models: Sequence[type[BaseModel]]) -> dict[str, Any]:
+    wanted: list[tuple[type[BaseModel], JsonSchemaMode]] = [(each, "validation") for each in models]
+    template = "#/components/schemas/{model}"
+    _, found = models_json_schema(wanted, ref_template=template)
+    schemas: dict[str, Any] = found.get("$defs", {})
+    return schemas
 
 
 def _summarise(operation: dict[str, Any]) -> None:

@@ -1,14 +1,12 @@
 """The runs of a workflow: start, watch, steer. Routes lie under `/workflows/{id}`."""
 
 import json
-import re
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from pydantic import ValidationError as Invalid
@@ -19,21 +17,34 @@ from director.api.envelope import Answer, ListAnswer, answer, page
 from director.api.errors import documented, invalid, refused
 from director.api.hub import Hub
 from director.api.idempotency import OnceDep
-from director.api.outputs import OutputReader
+from director.api.output_messages import server_sent
+from director.api.outputs import (
+    LIVE,
+    Asked,
+    OutputReader,
+    OutputResponse,
+    Parts,
+    begin,
+    check_kept,
+    plain,
+    step_of,
+)
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import (
     BlobsDep,
     GatewayDep,
     HubDep,
+    OutputKeptDep,
     PageDep,
     QueryFlag,
     QueryInt,
     StoreDep,
+    TermsDep,
     WaitDep,
 )
 from director.domain.base import Body, Int, Json, Number, Shape, Text
-from director.domain.errors import ConflictError, NotFoundError, UnavailableError
+from director.domain.errors import ConflictError, GoneError, NotFoundError, UnavailableError
 from director.domain.names import APPROVE, GRANTED, PROGRESS
 from director.domain.runs import (
     Approval,
@@ -44,7 +55,7 @@ from director.domain.runs import (
     RunView,
 )
 from director.domain.workflows import StartWorkflow
-from director.store import approvals, runs, standing
+from director.store import approvals, runs, sandboxes, standing, users
 from director.store.engine import Store
 from director.store.idempotency import Reply
 from director.store.tables import RunRow, StepRow
@@ -54,7 +65,6 @@ router = APIRouter(prefix="/workflows/{workflow_id}", tags=["workflows"], route_
 MAX_SIGNAL_BYTES = 64 * 1024
 """Of a signal's data, as JSON: every listener gets it in a frame."""
 
-_NUMBER = re.compile(r"[1-9][0-9]{0,3}")
 _OWN_ROUTES = ("cancel", "pause", "resume")
 _RESERVED = (GRANTED,)
 
@@ -104,7 +114,7 @@ class Steering:
         """Write the intent for the latest run, then ask its workflow."""
 
         def act(session: Session) -> RunRow:
-            run = runs.latest(session, self.principal, self.workflow_id)
+            run = runs.latest_locked(session, self.principal, self.workflow_id)
             intend(session, run)
             return run
 
@@ -158,12 +168,19 @@ class LiveStatus(RunView):
 
 
 @router.post("/start", operation_id="workflows.start", **_STEERED)
-async def start(steering: SteeringDep, body: StartWorkflow | None = None) -> Response:
+async def start(
+    steering: SteeringDep, terms: TermsDep, body: StartWorkflow | None = None
+) -> Response:
     """Start a run. `?wait=` answers when it has ended, at the latest after so many seconds."""
 
     def begin(session: Session) -> RunRow:
         wanted = body or StartWorkflow()
-        return runs.create(session, steering.principal, steering.workflow_id, wanted)
+        run = runs.create(session, steering.principal, steering.workflow_id, wanted)
+        if run.sandbox_id is None:
+            terms.check_image(run.image, "config.sandbox.image")
+        if run.keep_sandbox:
+            sandboxes.check_quota(session, run.owner_id, terms.quota)
+        return run
 
     return await steering.answered(begin, steering.start)
 
@@ -256,7 +273,7 @@ async def signal(
     def record(session: Session) -> tuple[RunRow, Reply]:
         run = once.again(session, RunRow)
         if run is None:
-            run = runs.latest(session, principal, workflow_id)
+            run = runs.latest_locked(session, principal, workflow_id)
             runs.count_signal(session, run, name, None if told else body or {})
             if decision is not None:
                 by = principal.username
@@ -273,36 +290,69 @@ async def signal(
     return await once.finish()
 
 
+@dataclass(frozen=True)
+class OutputOf:
+    """Which output is asked for, and what is needed to read it."""
+
+    workflow_id: str
+    run_id: str
+    step: str
+    principal: PrincipalDep
+    store: StoreDep
+    blobs: BlobsDep
+    hub: HubDep
+    kept: OutputKeptDep
+    stream: Literal["stdout", "stderr", "both"] = "both"
+    attempt: Annotated[QueryInt | None, Query(ge=1)] = None
+
+    async def reader(self, cursor: str | None = None, *, onward: bool) -> OutputReader:
+        """A reader of it, from a cursor or from the beginning on."""
+        row = await self.store.fetch(self._found)
+        asked = Asked(
+            run_id=self.run_id,
+            step=row.index,
+            stream=None if self.stream == "both" else self.stream,
+            onward=onward and self.attempt is None,
+        )
+        begun = begin(row, self.attempt, cursor)
+        return OutputReader(Parts(self.store, self.blobs, self.hub), asked, begun, self._is_allowed)
+
+    async def _is_allowed(self) -> bool:
+        logins = {self.principal.login_id}
+        return bool(await self.store.fetch(partial(users.live_logins, login_ids=logins)))
+
+    def _found(self, session: Session) -> StepRow:
+        run = runs.get(session, self.principal, self.workflow_id, self.run_id)
+        row = step_of(session, run, self.step)
+        check_kept(run, self.kept)
+        return row
+
+
 @router.get(
     "/runs/{run_id}/steps/{step}/output",
     operation_id="workflows.output",
-    responses={**documented(NotFoundError), 200: {"content": {"application/octet-stream": {}}}},
+    responses={
+        **documented(NotFoundError, GoneError),
+        200: {"content": {"application/octet-stream": {}, "text/event-stream": {}}},
+    },
     response_class=StreamingResponse,
 )
 async def output(
-    workflow_id: str,
-    run_id: str,
-    step: str,
-    principal: PrincipalDep,
-    store: StoreDep,
-    blobs: BlobsDep,
-    hub: HubDep,
-    stream: Literal["stdout", "stderr", "both"] = "both",
-    attempt: Annotated[QueryInt | None, Query(ge=1)] = None,
+    of: Annotated[OutputOf, Depends()],
     follow: QueryFlag = False,
+    accept: Annotated[str, Header(max_length=1000)] = "",
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)] = None,
 ) -> StreamingResponse:
     """The whole output of a step (its id, or its number from 1), byte for byte; `follow` streams
-    what comes until the step has ended."""
-    row = await store.fetch(lambda s: _step(s, runs.get(s, principal, workflow_id, run_id), step))
-    if attempt is not None and attempt > max(row.attempt, 1):
-        raise NotFoundError("attempt", str(attempt))
-    reader = OutputReader(store, blobs, hub, row, stream, attempt)
-    headers = {"X-Director-Attempt": str(reader.attempt), "X-Content-Type-Options": "nosniff"}
-    return StreamingResponse(
-        reader.follow() if follow else reader.whole(),
-        media_type="application/octet-stream",
-        headers=headers,
-    )
+    what comes until the step has ended. `Accept: text/event-stream` follows as server-sent events
+    and goes on to the attempts that come; `Last-Event-ID` resumes."""
+    if "text/event-stream" in accept:
+        reader = await of.reader(last_event_id, onward=True)
+        return OutputResponse(server_sent(reader), media_type="text/event-stream", headers=LIVE)
+    reader = await of.reader(onward=False)
+    headers = {"X-Director-Attempt": str(reader.cursor.attempt), **LIVE}
+    content = plain(reader, follow=follow)
+    return OutputResponse(content, media_type="application/octet-stream", headers=headers)
 
 
 def _check_signal(name: str, data: Json) -> None:
@@ -325,16 +375,6 @@ def _checked(kind: type[Kind], body: Json | None) -> Kind:
         raise invalid(problems, body) from None
 
 
-def _step(session: Session, run: RunRow, named: str) -> StepRow:
-    rows = standing.steps_of(session, run.id)
-    for row in rows:
-        if row.id == named:
-            return row
-    if _NUMBER.fullmatch(named) and int(named) <= len(rows):
-        return rows[int(named) - 1]
-    raise NotFoundError("step", named)
-
-
 def _goes_on(view: RunView) -> Reply:
     """Answer with a run that goes on, and where it can be watched."""
     run_id = view.run_id or ""
@@ -344,14 +384,14 @@ def _goes_on(view: RunView) -> Reply:
 async def _awaited(
     store: Store, hub: Hub, view: RunView, seconds: int, status: RunStatus | None = None
 ) -> RunView:
-    """Wait until a run has ended, or has a status; gives what it looks like then."""
+    """Wait until a run has ended, or has a status; gives what it looks like then.
+
+    Its row is read twice, however many others commit meanwhile."""
     if not seconds or view.run_id is None:
         return view
-    run_id, deadline = view.run_id, time.monotonic() + seconds
-    while True:
-        mark = hub.mark()
-        present = await store.fetch(lambda s: RunStatus(s.get_one(RunRow, run_id).status))
-        left = deadline - time.monotonic()
-        if present.ended or present is status or left <= 0:
-            return await store.fetch(lambda s: standing.view(s, s.get_one(RunRow, run_id)))
-        await hub.changed(mark, left)
+    run_id = view.run_id
+    with hub.awaiting(run_id, status) as awaited:
+        present = await store.fetch(lambda s: runs.present(s, run_id))
+        if not (present.ended or present is status):
+            await awaited.wait(seconds)
+    return await store.fetch(lambda s: standing.view(s, s.get_one(RunRow, run_id)))

@@ -14,7 +14,7 @@ from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
 from director.domain.sessions import Session, SessionCreate, SessionStatus, SessionUpdate
-from director.store import runs, sessions
+from director.store import runs, sandboxes, sessions
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRoute)
 
@@ -28,9 +28,7 @@ router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRout
 )
 async def create(body: SessionCreate, principal: EditorDep, once: OnceDep) -> Response:
     """Create a session."""
-    return await once.write(
-        lambda s: created("sessions", sessions.view(s, sessions.create(s, principal, body)))
-    )
+    return await once.write(lambda s: created("sessions", sessions.create(s, principal, body)))
 
 
 @router.get("", operation_id="sessions.list", responses=documented())
@@ -49,7 +47,7 @@ async def get(
     session_id: str, principal: PrincipalDep, store: StoreDep, response: Response
 ) -> Answer[Session]:
     """Get a session."""
-    view = await store.fetch(lambda s: sessions.view(s, sessions.get(s, principal, session_id)))
+    view = await store.look(lambda s: sessions.shown(s, principal, session_id))
     versioned(response, view)
     return answer(view)
 
@@ -73,9 +71,7 @@ async def update(
     match: MatchDep = None,
 ) -> Answer[Session]:
     """Change a session: absent is unchanged, null clears, `config` is merged by key."""
-    view = await store.run(
-        lambda s: sessions.view(s, sessions.update(s, principal, session_id, body, match))
-    )
+    view = await store.run(lambda s: sessions.update(s, principal, session_id, body, match))
     versioned(response, view)
     return answer(view)
 
@@ -91,14 +87,18 @@ async def delete(
     store: StoreDep,
     gateway: GatewayDep,
     match: MatchDep = None,
-    force: Annotated[QueryFlag, Query(description="Cancel what is running in it.")] = False,
+    force: Annotated[QueryFlag, Query(description="Cancel and remove what runs in it.")] = False,
 ) -> Answer[Deleted]:
-    """Delete a session with its departments and workflows; with work in it only by `force`."""
+    """Delete a session with its departments, workflows and sandboxes; while a workflow or a
+    sandbox runs in it only by `force`. Answers when the end of all that is written and asked
+    for."""
 
-    def remove(session: DatabaseSession) -> list[str]:
+    def remove(session: DatabaseSession) -> tuple[list[str], list[str]]:
         running = sessions.delete(session, principal, session_id, match, force=force)
         runs.cancel_all(session, running)
-        return running
+        return running, sandboxes.want_delete_all(session, session_id)
 
-    await gateway.cancel_all(await store.run(remove))
+    running, ending = await store.run(remove)
+    await gateway.cancel_all(running)
+    await gateway.end_sandboxes(ending)
     return answer(Deleted(id=session_id))

@@ -1,6 +1,9 @@
-"""The parts that routes work with, as names for their signatures."""
+"""The parts that routes work with, as names for their signatures.
+
+All are coroutines: FastAPI takes any other dependency to a thread and back, for each request."""
 
 import re
+from datetime import timedelta
 from typing import Annotated
 
 from fastapi import Depends, Header, Query, Request
@@ -9,34 +12,48 @@ from pydantic import BeforeValidator
 from director.api.gateway import Gateway
 from director.api.hub import Hub
 from director.blobs.store import Blobs
+from director.domain.lifetimes import Terms
 from director.domain.pages import DEFAULT_LIMIT, MAX_LIMIT, PageQuery
 from director.store.engine import Store
 
 
-def _store(request: Request) -> Store:
+async def _store(request: Request) -> Store:
     store: Store = request.app.state.store
     return store
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
-def _hub(request: Request) -> Hub:
+async def _hub(request: Request) -> Hub:
     hub: Hub = request.app.state.hub
     return hub
 
 
-def _blobs(request: Request) -> Blobs:
+async def _blobs(request: Request) -> Blobs:
     blobs: Blobs = request.app.state.blobs
     return blobs
+
+
+def _output_kept(request: Request) -> timedelta | None:
+    kept: timedelta | None = request.app.state.output_kept
+    return kept
+
+
+async def _terms(request: Request) -> Terms:
+    terms: Terms = request.app.state.terms
+    return terms
 
 
 StoreDep = Annotated[Store, Depends(_store)]
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 HubDep = Annotated[Hub, Depends(_hub)]
 BlobsDep = Annotated[Blobs, Depends(_blobs)]
+TermsDep = Annotated[Terms, Depends(_terms)]
+OutputKeptDep = Annotated[timedelta | None, Depends(_output_kept)]
+"""How long outputs are kept after the end of their run; None: for ever."""
 
 
 def _digits(value: object) -> object:
@@ -64,7 +81,7 @@ MatchDep = Annotated[str | None, Header(alias="If-Match", max_length=1000)]
 WaitDep = Annotated[QueryInt, Query(ge=0, le=60, description="Seconds to wait for the end.")]
 
 
-def _page(
+async def _page(
     limit: Annotated[QueryInt, Query(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT,
     offset: Annotated[QueryInt, Query(ge=0, le=1_000_000_000)] = 0,
     cursor: Annotated[str | None, Query(max_length=64)] = None,

@@ -15,7 +15,7 @@ from director.api.tokens import Passwords
 from director.domain.errors import AuthorizationError, ConflictError, NotFoundError
 from director.domain.users import Role, User, UserCreate, UserUpdate
 from director.settings import Settings, SettingsError, kept_secret
-from director.store import users
+from director.store import locks, users
 from director.store.engine import Store
 from director.store.idempotency import Reply
 
@@ -83,6 +83,7 @@ def ensure_first_admin(store: Store, settings: Settings, passwords: Passwords) -
         if users.any_user(session):
             return None
     with store.write() as session:
+        locks.hold(session, locks.Name.FIRST_ADMIN)
         if users.any_user(session):
             return None
         first = _first_admin(settings)

@@ -10,12 +10,13 @@ from director.api.errors import documented, refused
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.state import MatchDep, PageDep, StoreDep
+from director.api.state import MatchDep, PageDep, StoreDep, TermsDep
 from director.domain.criteria import patterns
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
+from director.domain.lifetimes import Terms
 from director.domain.runs import RunStatus
 from director.domain.steps import Step, VerifyStep
-from director.domain.workflows import Workflow, WorkflowCreate, WorkflowUpdate
+from director.domain.workflows import SandboxConfig, Workflow, WorkflowCreate, WorkflowUpdate
 from director.store import workflows
 from director.verify.patterns import Pattern, PatternError
 
@@ -29,9 +30,12 @@ router = APIRouter(prefix="/workflows", tags=["workflows"], route_class=StrictRo
     operation_id="workflows.create",
     responses=documented(NotFoundError, ConflictError),
 )
-async def create(body: WorkflowCreate, principal: EditorDep, once: OnceDep) -> Response:
+async def create(
+    body: WorkflowCreate, principal: EditorDep, once: OnceDep, terms: TermsDep
+) -> Response:
     """Create a workflow: a list of `execute`, `verify` and `checkpoint` steps."""
     _check_patterns(body.steps)
+    _check_image(body.config.sandbox, terms)
     return await once.write(
         lambda s: created("workflows", workflows.view(s, workflows.create(s, principal, body)))
     )
@@ -77,10 +81,12 @@ async def update(
     principal: EditorDep,
     store: StoreDep,
     response: Response,
+    terms: TermsDep,
     match: MatchDep = None,
 ) -> Answer[Workflow]:
     """Change a workflow; a changed definition is a new version, and running runs keep theirs."""
     _check_patterns(body.steps or [])
+    _check_image(body.config.sandbox if body.config else None, terms)
     view = await store.run(
         lambda s: workflows.view(s, workflows.update(s, principal, workflow_id, body, match))
     )
@@ -99,6 +105,10 @@ async def delete(
     """Delete a workflow that is not running."""
     await store.run(lambda s: workflows.delete(s, principal, workflow_id, match))
     return answer(Deleted(id=workflow_id))
+
+
+def _check_image(sandbox: SandboxConfig | None, terms: Terms) -> None:
+    terms.check_image(sandbox.image if sandbox else None, "config.sandbox.image")
 
 
 def _check_patterns(steps: list[Step]) -> None:

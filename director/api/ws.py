@@ -1,31 +1,44 @@
 """The WebSocket: authenticate first, then everything that the principal may see."""
 
 import asyncio
-import json
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
-from typing import Annotated, Any, Literal
+from datetime import timedelta
+from typing import Annotated, Literal
 
 import structlog
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from starlette.types import Message
 
 from director.api.errors import invalid, refused
-from director.api.hub import Hub, Subscription
-from director.api.principals import login_is_live, principal_of
+from director.api.frames import Frame, written
+from director.api.hub import Hub
+from director.api.listeners import (
+    GoingAwayError,
+    Listener,
+    LoginRevokedError,
+    SlowError,
+    Timing,
+    pump,
+)
+from director.api.outputs import Parts
+from director.api.principals import principal_of
 from director.api.requests import parse_json
 from director.api.tokens import Tokens
-from director.domain.base import Body, Int, Json
+from director.api.ws_outputs import (
+    OUTPUT_FRAMES,
+    OutputFrame,
+    OutputSubscriptions,
+    SubscribeOutputFrame,
+    UnsubscribeOutputFrame,
+)
+from director.domain.base import Body, Int, Json, Shape
 from director.domain.errors import DirectorError
-from director.domain.events import MESSAGE_TYPES, Event
+from director.domain.events import TYPE_NAMES, Wanted, types_named
 from director.domain.ids import CONNECTION, new_id
-from director.domain.times import rfc3339
 from director.domain.users import Principal
-from director.store import events
 from director.store.engine import Store
-from director.store.ownership import visible
+from director.store.ownership import owner_of
 
 log = structlog.get_logger()
 router = APIRouter()
@@ -33,16 +46,11 @@ router = APIRouter()
 MAX_FRAME = 64 * 1024
 """Bytes of a frame of the client."""
 
-_REPLAY = 500
-_BAD_TOKEN, _NO_AUTH, _FORBIDDEN, _SLOW = 4401, 4408, 4403, 4008
+PUSH = "director.push"
+"""The extension of the server that takes messages as they go over the wire."""
 
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a client may take to authenticate, and how often its login is looked at."""
-
-    auth_seconds: float = 10
-    login_check_seconds: float = 5
+_BAD_TOKEN, _NO_AUTH, _FORBIDDEN, _SLOW, _GOING_AWAY = 4401, 4408, 4403, 4008, 1012
+_CLOSE_SECONDS = 5
 
 
 class AuthFrame(Body):
@@ -53,21 +61,71 @@ class AuthFrame(Body):
     cursor: Annotated[Int, Field(ge=0)] | None = None
 
 
-MessageType = Literal["session_update", "workflow_progress", "sandbox_event", "security_alert"]
+def _known(name: str) -> str:
+    types_named([name])
+    return name
+
+
+TypeName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": TYPE_NAMES})]
 
 
 class SubscribeFrame(Body):
-    """Narrows what is sent; an empty one widens it again."""
+    """Narrows what is sent, by the `type` of frames or by events; an empty one widens it again."""
 
     type: Literal["subscribe"]
-    types: list[MessageType] | None = None
+    types: list[TypeName] | None = None
     session_id: str | None = None
     workflow_id: str | None = None
 
 
-_FRAME: TypeAdapter[AuthFrame | SubscribeFrame] = TypeAdapter(
-    Annotated[AuthFrame | SubscribeFrame, Field(discriminator="type")]
-)
+ClientFrame = AuthFrame | SubscribeFrame | SubscribeOutputFrame | UnsubscribeOutputFrame
+_FRAME: TypeAdapter[ClientFrame] = TypeAdapter(Annotated[ClientFrame, Field(discriminator="type")])
+
+
+class Greeting(Shape):
+    """Who was let in, and the cursor to come back with if the connection breaks now."""
+
+    connection_id: str
+    cursor: int
+
+
+class AuthOkFrame(Shape):
+    """The answer to a good token."""
+
+    type: Literal["auth_ok"]
+    data: Greeting
+
+
+class Complaint(Shape):
+    """What was wrong with a frame of the client."""
+
+    message: str
+    details: Json = {}
+
+
+class AuthErrorFrame(Shape):
+    """The answer to a token that is not taken; the connection is closed after it."""
+
+    type: Literal["auth_error"]
+    data: Complaint
+
+
+class ErrorFrame(Shape):
+    """The answer to a frame that was not understood; the connection goes on."""
+
+    type: Literal["error"]
+    data: Complaint
+
+
+FRAMES: list[type[Shape]] = [
+    AuthFrame,
+    SubscribeFrame,
+    AuthOkFrame,
+    AuthErrorFrame,
+    ErrorFrame,
+    *OUTPUT_FRAMES,
+]
+"""What is sent here beside the frames of events, for the API's description."""
 
 
 class _ClosedError(Exception):
@@ -78,20 +136,41 @@ class _ClosedError(Exception):
         self.code, self.reason = code, reason
 
 
-@router.websocket("/ws")
 async def connect(socket: WebSocket) -> None:
     """Serve one client until it goes, is too slow, or its login is revoked."""
     await socket.accept()
     state = socket.app.state
-    timing = getattr(state, "websocket_timing", Timing())
-    connection = _Connection(socket, state.store, state.tokens, state.hub, timing)
+    connection = _Connection(socket, state.store, state.tokens, state.hub, state.timing)
+    parts = Parts(state.store, state.blobs, state.hub)
     try:
-        await connection.serve()
+        _check_origin(socket, state.origins)
+        await connection.serve(parts, state.output_kept)
     except _ClosedError as closed:
-        with suppress(RuntimeError):
-            await socket.close(closed.code, closed.reason)
+        await _close(socket, closed.code, closed.reason)
+    except LoginRevokedError:
+        await _close(socket, _BAD_TOKEN, "the login was revoked")
+    except GoingAwayError:
+        await _close(socket, _GOING_AWAY, "the server restarts")
     except WebSocketDisconnect:
         pass
+
+
+# without the stacks that FastAPI holds for dependencies as long as a connection lasts
+router.add_websocket_route("/ws", connect)
+
+
+def _check_origin(socket: WebSocket, allowed: tuple[str, ...]) -> None:
+    """Browsers say which page connects; other clients say nothing."""
+    origin = socket.headers.get("origin")
+    if origin and allowed and origin not in allowed and "*" not in allowed:
+        raise _ClosedError(_FORBIDDEN, "this origin is not in DIRECTOR_CORS_ORIGINS")
+
+
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    """A client that takes nothing does not take a close either: it is waited for only so long."""
+    with suppress(RuntimeError, TimeoutError, WebSocketDisconnect):
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await socket.close(code, reason)
 
 
 class _Connection:
@@ -100,34 +179,60 @@ class _Connection:
     ) -> None:
         self._socket, self._store, self._tokens, self._hub = socket, store, tokens, hub
         self._timing = timing
-        self._sent = 0
         self._id = new_id(CONNECTION)
         self._filter = SubscribeFrame(type="subscribe")
         self._principal: Principal
 
-    async def serve(self) -> None:
-        """Authenticate, replay what was missed, then send and listen until one of them ends."""
+    async def serve(self, parts: Parts, kept: timedelta | None) -> None:
+        """Authenticate, then send and listen until one of them ends."""
         frame = await self._first_frame()
         await self._authenticate(frame)
-        with self._hub.subscribed() as subscription:
-            cursor = subscription.position
-            await self._send({"connectionId": self._id, "cursor": cursor}, "auth_ok")
-            if frame.cursor is not None:
-                await self._resume(frame.cursor, cursor)
-            self._sent = max(self._sent, cursor)
-            await self._until_one_ends(subscription)
+        login_id = self._principal.login_id
+        with self._hub.listening(login_id, self._wanted(), frame.cursor) as listener:
+            await self._greet(listener)
+            listener.push = self._socket.scope["extensions"].get(PUSH, {}).get("push")
+            seconds = self._timing.send_seconds
+            outputs = OutputSubscriptions(parts, kept, self._send, seconds, listener.end)
+            hearing = asyncio.create_task(self._hear(listener, outputs))
+            try:
+                await pump(listener, self._write, seconds)
+            except SlowError:
+                where = written({"reason": "too slow", "cursor": listener.cursor})
+                raise _ClosedError(_SLOW, where) from None
+            finally:
+                hearing.cancel()
+                await asyncio.gather(hearing, return_exceptions=True)
+                await outputs.close()
 
-    async def _until_one_ends(self, subscription: Subscription) -> None:
-        parts = (self._forward(subscription), self._listen(), self._watch_login())
-        tasks = [asyncio.create_task(part) for part in parts]
+    async def _hear(self, listener: Listener, outputs: OutputSubscriptions) -> None:
+        """Take the client's frames; what ends that ends the sending, too."""
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            while True:
+                frame = await self._receive()
+                if isinstance(frame, OutputFrame):
+                    await outputs.take(frame, self._principal)
+                else:
+                    await self._take(frame, listener)
+        except Exception as error:
+            listener.end(error)
+
+    async def _take(self, frame: AuthFrame | SubscribeFrame | None, listener: Listener) -> None:
+        if isinstance(frame, AuthFrame):
+            await self._authenticate(frame)
+            listener.login_id = self._principal.login_id
+            await self._greet(listener)
+        elif frame is not None:
+            self._filter = frame
+        listener.wanted = self._wanted()
+
+    def _wanted(self) -> Wanted:
+        asked = self._filter
+        return Wanted(
+            owner_id=owner_of(self._principal),
+            types=None if asked.types is None else types_named(asked.types),
+            session_id=asked.session_id,
+            workflow_id=asked.workflow_id,
+        )
 
     async def _first_frame(self) -> AuthFrame:
         try:
@@ -153,81 +258,31 @@ class _Connection:
         self._principal = principal
         structlog.contextvars.bind_contextvars(connection_id=self._id, user_id=principal.user_id)
 
-    async def _resume(self, cursor: int, until: int) -> None:
-        """Send what was missed. A cursor that this log never gave is no place to go on from."""
-        if cursor > await self._store.fetch(events.newest):
-            await self._send({"cursor": until}, "resync_required")
-            return
-        self._sent = cursor
-        await self._replay(cursor, until)
+    async def _greet(self, listener: Listener) -> None:
+        greeting = Greeting(connection_id=self._id, cursor=listener.cursor)
+        await self._send("auth_ok", greeting.model_dump(mode="json"))
 
-    async def _replay(self, after: int, until: int) -> None:
-        while after < until:
-            found = await self._store.fetch(partial(events.after, cursor=after, limit=_REPLAY))
-            for event in found:
-                after = event.id
-                if event.id > until:
-                    return
-                await self._send_event(event)
-            if len(found) < _REPLAY:
-                return
-
-    async def _forward(self, subscription: Subscription) -> None:
-        while not subscription.lagging:
-            await self._send_event(await subscription.next())
-        raise _ClosedError(_SLOW, "too slow; connect again with the last cursor")
-
-    async def _listen(self) -> None:
-        while True:
-            frame = await self._receive()
-            if isinstance(frame, AuthFrame):
-                await self._authenticate(frame)
-                await self._send({"connectionId": self._id, "cursor": self._sent}, "auth_ok")
-            elif frame is not None:
-                self._filter = frame
-
-    async def _watch_login(self) -> None:
-        while await login_is_live(self._principal.login_id, self._store):
-            await asyncio.sleep(self._timing.login_check_seconds)
-        raise _ClosedError(_BAD_TOKEN, "the login was revoked")
-
-    async def _receive(self, refusal: str = "error") -> AuthFrame | SubscribeFrame | None:
+    async def _receive(self, refusal: str = "error") -> ClientFrame | None:
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", 1005))
         try:
             return _read(message)
         except DirectorError as error:
-            await self._send({"message": error.message, "details": error.details}, refusal)
+            await self._send(refusal, {"message": error.message, "details": error.details})
             return None
 
     async def _refuse(self, message: str) -> None:
-        await self._send({"message": message}, "auth_error")
+        await self._send("auth_error", {"message": message})
 
-    async def _send_event(self, event: Event) -> None:
-        if event.id <= self._sent:
-            return
-        self._sent = event.id
-        if not visible(self._principal, event.owner_id) or not self._wanted(event):
-            return
-        beside = {"id": event.id, "seq": event.seq, "event": event.type}
-        beside["timestamp"] = rfc3339(event.created_at)
-        await self._send(event.data, MESSAGE_TYPES[event.type], beside)
+    async def _send(self, kind: str, data: Json) -> None:
+        await self._socket.send_text(written({"type": kind, "data": data}))
 
-    def _wanted(self, event: Event) -> bool:
-        wanted = self._filter
-        return (
-            (wanted.types is None or MESSAGE_TYPES[event.type] in wanted.types)
-            and wanted.session_id in (None, event.session_id)
-            and wanted.workflow_id in (None, event.workflow_id)
-        )
-
-    async def _send(self, data: Json, kind: str, beside: dict[str, Any] | None = None) -> None:
-        frame = {"type": kind, "data": data, **(beside or {})}
-        await self._socket.send_text(json.dumps(frame, ensure_ascii=False, separators=(",", ":")))
+    async def _write(self, frame: Frame) -> None:
+        await self._socket.send_text(frame.text)
 
 
-def _read(message: Message) -> AuthFrame | SubscribeFrame:
+def _read(message: Message) -> ClientFrame:
     """The frame of a message. Raises ValidationError of the API."""
     content = message.get("bytes")
     raw = content if content is not None else str(message.get("text")).encode("utf-8", "replace")

@@ -28,6 +28,7 @@ _REASONS = {
     errno.ELOOP: "turned into something else while the folder was read",
     errno.ENXIO: "turned into something else while the folder was read",
     errno.EINVAL: "turned into something else while the folder was read",
+    errno.EAGAIN: "is held by a process of its owner, so that nobody else may open it",
     errno.EACCES: "may not be read",
     errno.EPERM: "may not be read",
 }
@@ -66,21 +67,32 @@ def capture(
     blobs: Blobs,
     limits: CaptureLimits | None = None,
     check: Callable[[], None] = _go_on,
+    *,
+    below: bytes = b"",
 ) -> Captured:
-    """Read a folder into blobs. A file that changes meanwhile is taken as it was read.
+    """Read a folder into blobs, or only one that lies `below` it, to which no link leads. A file
+    that changes meanwhile is taken as it was read.
 
     `check` is called for every entry and every chunk, from several threads at once; what it raises
     ends the capture and comes out as it is. Special files, and what may not be read or vanishes,
-    are told in `skipped`. Raises PayloadTooLargeError over the limits, and OSError if `root` or the
-    disk cannot be read."""
+    are told in `skipped`. Raises PayloadTooLargeError over the limits, and OSError if the folder or
+    the disk cannot be read."""
     watch = _Watch(check)
-    with opened(os.open(root, FOLDER)) as fd, ThreadPoolExecutor(_THREADS) as pool:
+    with opened(_descended(root, below)) as fd, ThreadPoolExecutor(_THREADS) as pool:
         walk = _Walk(blobs, limits or CaptureLimits(), pool, watch)
         with watch.noting():
             walk.folder(fd, b"", depth=0)
     watch.raise_noted()
     skipped = sorted(walk.skipped, key=lambda skip: skip.path)
     return Captured(Tree.of(walk.entries), skipped)
+
+
+def _descended(root: Path, below: bytes) -> int:
+    fd = os.open(root, FOLDER)
+    for name in below.split(b"/") if below else []:
+        with opened(fd):
+            fd = os.open(name, FOLDER, dir_fd=fd)
+    return fd
 
 
 class _StoppedError(Exception):

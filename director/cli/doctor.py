@@ -1,6 +1,5 @@
 """What this machine has of what Director needs: a line each, with what to do where it is not."""
 
-import ctypes.util
 import os
 import shutil
 import socket
@@ -18,6 +17,8 @@ from rich.table import Table
 from director.machine.apt import SetUpError
 from director.machine.engine import Engine, answering, find_busybox
 from director.machine.image import present_image
+from director.networks.filter import trouble as filter_trouble
+from director.sandbox.probe import abilities, probe
 
 PORTS = {"API": 8000, "Temporal": 7233, "Temporal UI": 8233}
 
@@ -103,7 +104,8 @@ def _engine(sandbox_image: str | None) -> list[Check]:
         unknown = Check("sandbox image", False, "unknown while no engine answers", needed=False)
         return [Check("engine", False, "no Docker engine answers", start), unknown]
     try:
-        return [*_engine_state(engine), _image(engine.client, sandbox_image)]
+        image = _image(engine.client, sandbox_image)
+        return [*_engine_state(engine), image, *_held(engine.client)]
     finally:
         engine.client.close()
 
@@ -117,6 +119,12 @@ def _engine_state(engine: Engine) -> list[Check]:
         needed=False,
     )
     return [Check("engine", True, f"Docker {engine.version}"), live]
+
+
+def _held(client: docker.DockerClient) -> list[Check]:
+    """What can be held here of the limits of sandboxes."""
+    found = abilities(probe(client, client.info()))
+    return [Check(a.name, a.ok, a.detail, a.remedy, needed=a.needed) for a in found]
 
 
 def _image(client: docker.DockerClient, asked: str | None) -> Check:
@@ -156,10 +164,9 @@ def _disk(home: Path) -> Check:
 
 
 def _nft() -> Check:
-    library = ctypes.util.find_library("nftables")
-    found = library or shutil.which("nft")
-    remedy = "apt-get install nftables, once sandboxes shall have networks"
-    return Check("nftables", bool(found), found or "not installed", remedy, needed=False)
+    why = filter_trouble()
+    remedy = "networks of sandboxes are refused without"
+    return Check("nftables", not why, why or "filters networks", remedy, needed=False)
 
 
 def _listening(port: int) -> bool:

@@ -10,8 +10,12 @@ from director.cli import demo as demonstration
 from director.cli import up as serving
 from director.cli.doctor import checks, print_doctor
 from director.cli.stack import Ports, StackError
+from director.logs import set_up_logs
 from director.machine.apt import SetUpError
-from director.settings import Settings, SettingsError, read_settings
+from director.settings import Settings, SettingsError, private_home, read_settings
+from director.store.databases import AwayError
+from director.store.engine import Store
+from director.store.schema import SchemaError
 
 app = typer.Typer(
     help="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
@@ -58,6 +62,21 @@ def doctor() -> None:
     home, ports = _place()
     names = {"API": ports.api, "Temporal": ports.temporal, "Temporal UI": ports.ui}
     raise typer.Exit(print_doctor(checks(home, names)))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the schema of this version, as the first process that starts would."""
+    settings = _settings()
+    set_up_logs(settings.log_format)
+    try:
+        private_home(settings.home)
+        store = Store(settings.database_url)
+        done = store.create_tables()
+        store.close()
+    except (SettingsError, SchemaError, AwayError) as error:
+        _fail(error)
+    typer.echo(str(done))
 
 
 @app.command()

@@ -2,21 +2,20 @@
 
 import ctypes
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-import httpx
-
+from director.machine.ports import Claims
 from director.settings import private_home
 
 Say = Callable[[str], None]
@@ -39,23 +38,23 @@ class Ports:
     temporal: int = 7233
     ui: int = 8233
 
-    def free(self, say: Say, *, api_fixed: bool = False) -> "Ports":
-        """These ports, each replaced by a free one where somebody else has it, and say so.
+    def claimed(self, claims: Claims, say: Say, *, api_fixed: bool = False) -> "Ports":
+        """These ports, each replaced by a free one where somebody else has it, and say so; they
+        stay ours as long as the claims are held.
 
         Raises StackError where the API's is taken and must not move: clients know it."""
-        if api_fixed and _taken(self.api):
-            raise StackError(
-                f"port {self.api} is taken by another program: stop that one, or choose another"
-                f" port for the API, for example `DIRECTOR_PORT={self.api + 1} make up`"
-            )
         found: dict[str, int] = {}
         for name in ("api", "temporal", "ui"):
-            port = getattr(self, name)
-            if _taken(port) or port in found.values():
-                found[name] = _any_port(set(found.values()))
-                say(f"port {port} is taken by another program; {name} uses {found[name]}")
-            else:
-                found[name] = port
+            port = found[name] = getattr(self, name)
+            if claims.take(port):
+                continue
+            if name == "api" and api_fixed:
+                raise StackError(
+                    f"port {port} is taken by another program: stop that one, or choose another"
+                    f" port for the API, for example `DIRECTOR_PORT={port + 1} make up`"
+                )
+            found[name] = claims.any()
+            say(f"port {port} is taken by another program; {name} uses {found[name]}")
         return replace(self, **found)
 
 
@@ -170,14 +169,21 @@ class Stack:
 
     def ready(self) -> bool:
         """Whether database, Temporal and a worker answer."""
+        # asked ten times a second while everything starts: a client of httpx costs 45 ms to make
+        connection = HTTPConnection("127.0.0.1", self.ports.api, timeout=5)
         try:
-            return httpx.get(f"{self.api}/readyz", timeout=5, trust_env=False).status_code == 200
-        except httpx.HTTPError:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
             return False
+        finally:
+            connection.close()
 
     def stop(self) -> None:
         """Stop workers, API and Temporal, in this order; what runs in sandboxes goes on."""
-        for names in (self.workers, ["api"], ["temporal"]):
+        last = [*self.workers, "temporal"]
+        apis = [name for name in self._parts if name not in last]
+        for names in (self.workers, apis, ["temporal"]):
             _stop([self._parts.pop(name) for name in names if name in self._parts])
 
     def _command(self, name: str) -> list[str]:
@@ -252,24 +258,6 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def _upto(count: int) -> range:
     return range(1, count + 1)
-
-
-def _taken(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
-
-
-def _any_port(but: set[int]) -> int:
-    """A free port below the ephemeral range, so that no connection takes it meanwhile."""
-    while True:
-        port = 20_000 + secrets.randbelow(10_000)
-        if port not in but and not _taken(port):
-            return port
 
 
 def _end(log: Path) -> str:

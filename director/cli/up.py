@@ -23,11 +23,13 @@ from director.machine.engine import (
     alive,
     ensure_busybox,
     ensure_engine,
+    ensure_filter,
     lost_engine,
     owns_engine,
     stop_engine,
 )
 from director.machine.image import ensure_image
+from director.machine.ports import Claims
 from director.settings import private_home
 
 _STOP_SECONDS = 120
@@ -56,10 +58,12 @@ class ServedAlreadyError(Exception):
 
 
 def prepare(home: Path, say: Say) -> bool:
-    """Make sure of engine, busybox and sandbox image; tells whether the engine was started now."""
+    """Make sure of engine, busybox, packet filter and sandbox image; tells whether the engine was
+    started now."""
     private_home(home)
     engine = ensure_engine(home, say)
     ensure_busybox(say)
+    ensure_filter(say)
     ensure_image(engine.client, say)
     engine.client.close()
     return engine.started
@@ -70,10 +74,10 @@ def serving(
     home: Path, ports: Ports, say: Say, *, workers: int = 1, api_fixed: bool = False
 ) -> Iterator[Stack]:
     """Serve from a home while the block lasts. Raises ServedAlreadyError and StackError."""
-    with _locked(home, say) as lock:
+    with _locked(home, say) as lock, Claims() as claims:
         say(f"Starting Temporal, API and {f'{workers} workers' if workers > 1 else 'worker'} …")
-        free = ports.free(say, api_fixed=api_fixed)
-        with Stack(home, free, {}, workers=workers, held=lock) as stack:
+        ours = ports.claimed(claims, say, api_fixed=api_fixed)
+        with Stack(home, ours, {}, workers=workers, held=lock) as stack:
             _write(home, Served(os.getpid(), stack.api, stack.ui))
             yield stack
 

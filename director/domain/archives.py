@@ -1,11 +1,16 @@
-"""Archives: uploaded files from which a run's workspace is filled."""
+"""Archives: files from which a workspace is filled, sent by somebody or taken from a sandbox."""
 
-from director.domain.base import Shape
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from director.domain.base import Body, Name, PlacedError, Shape
 from director.domain.times import Moment
+from director.domain.trees import PathError, normalise
 
 
 class Archive(Shape):
-    """An uploaded tar or zip; `total_bytes` counts the unpacked files."""
+    """What was in a tar or zip, or in a sandbox; `total_bytes` counts the unpacked files."""
 
     id: str
     owner_id: str
@@ -13,3 +18,31 @@ class Archive(Shape):
     file_count: int
     total_bytes: int
     created_at: Moment
+
+
+def _check_paths(files: dict[str, str]) -> dict[str, str]:
+    for path in files:
+        try:
+            empty = not normalise(path.encode())
+        except PathError as error:
+            raise PlacedError(str(error), path) from None
+        if empty or path.endswith("/"):
+            raise PlacedError("names a folder, not a file", path)
+    return files
+
+
+Files = Annotated[dict[str, str], Field(max_length=1000), AfterValidator(_check_paths)]
+
+
+class WorkspaceSource(Body):
+    """What lies in `/workspace` when a run, or a sandbox, begins; `files` go on top of the
+    archive."""
+
+    files: Files | None = None
+    archive_id: str | None = None
+
+
+class SnapshotBody(Body):
+    """What the archive of a sandbox's workspace is to be called."""
+
+    name: Name | None = None

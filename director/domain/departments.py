@@ -25,7 +25,7 @@ class TicketState(StrEnum):
     HELD = "held"
 
 
-class ResourceLimits(Body):
+class Ceiling(Body):
     """Ceiling of a sandbox: memory in MiB, cpu in cores."""
 
     memory: Annotated[Int, Field(ge=16, le=1024 * 1024)] | None = None
@@ -36,7 +36,7 @@ class DepartmentConfig(Body):
     """How many steps may run at once, and how large their sandboxes may be."""
 
     max_concurrent_tasks: Annotated[Int, Field(ge=1, le=10_000)] | None = None
-    resource_limits: ResourceLimits | None = None
+    resource_limits: Ceiling | None = None
 
 
 Capabilities = Annotated[list[Name], Field(max_length=100)]
@@ -54,6 +54,11 @@ class Wish:
     def is_open(self) -> bool:
         """Whether any department that matches will do."""
         return self.domain is not None or bool(self.requires)
+
+    @property
+    def is_any(self) -> bool:
+        """Whether it asks for a department at all, whichever."""
+        return self.department_id is not None or self.is_open
 
     def met_by(self, domain: str, capabilities: list[str]) -> bool:
         """Whether a department of that domain and with these capabilities will do."""

@@ -7,6 +7,7 @@ DirectorError
 ├── NotFoundError          404 NOT_FOUND
 ├── MethodNotAllowedError  405 METHOD_NOT_ALLOWED
 ├── ConflictError          409 CONFLICT
+├── GoneError              410 GONE
 ├── PreconditionError      412 PRECONDITION_FAILED
 ├── PayloadTooLargeError   413 PAYLOAD_TOO_LARGE
 ├── MediaTypeError         415 UNSUPPORTED_MEDIA_TYPE
@@ -67,6 +68,12 @@ class ConflictError(DirectorError):
     """The state of the resource does not allow this now."""
 
     code, status = "CONFLICT", 409
+
+
+class GoneError(DirectorError):
+    """It was there and is no longer kept."""
+
+    code, status = "GONE", 410
 
 
 class PreconditionError(DirectorError):

@@ -10,6 +10,7 @@ _PATTERN = re.compile(r"([a-z]+)_([0-9a-hjkmnp-tv-z]{26})")
 SESSION, DEPARTMENT, WORKFLOW, RUN = "ses", "dep", "wf", "run"
 CHECKPOINT, SANDBOX, EXECUTION, ARCHIVE = "ckp", "sbx", "exec", "arc"
 EVENT, USER, REQUEST, CONNECTION = "evt", "usr", "req", "con"
+NETWORK, POLICY, GRANT, PROFILE = "net", "pol", "grt", "prf"
 
 
 def new_id(prefix: str) -> str:

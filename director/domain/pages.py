@@ -20,7 +20,7 @@ class PageQuery(Shape):
 class Pagination(Shape):
     """Where a page lies in its list."""
 
-    total: int
+    total: Annotated[int, Field(description="With a cursor, as it was for the first page.")]
     limit: int
     offset: int
     has_more: bool

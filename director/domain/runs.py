@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from director.domain.base import Body, Flag, Json, Shape, Text
+from director.domain.policies import EffectivePolicy
 from director.domain.steps import OnFailure
 from director.domain.times import Moment
 
@@ -282,6 +283,11 @@ class RunView(Shape):
     """Whether the run is to hold before its next step, or holds already."""
     image: str | None = None
     resolved_image: str | None = None
+    effective_policy: EffectivePolicy | None = None
+    """What counts for its sandbox, and how its host holds each field, once that is made."""
+    sandbox_id: str | None = None
+    """The sandbox that it works in where `config.sandboxId` names one; the one that its own has
+    become at its end, with `config.keepSandbox`."""
     derived_from: Json | None = None
     sandbox_losses: int = 0
     """How often the run lost its sandbox with its host, and went on in another."""

@@ -43,6 +43,8 @@ class SessionCreate(Body):
     name: Name
     description: Description | None = None
     config: SessionConfig = SessionConfig()
+    security_profile_id: str | None = None
+    """The profile that its sandboxes are made under."""
 
 
 class SettableStatus(StrEnum):
@@ -60,6 +62,7 @@ class SessionUpdate(Body):
     description: Description | None = None
     status: Annotated[SettableStatus | None, NotNull] = None
     config: SessionConfig | None = None
+    security_profile_id: str | None = None
 
 
 class SessionMetrics(Shape):
@@ -80,6 +83,7 @@ class Session(Shape):
     status: SessionStatus
     owner_id: str
     config: Json
+    security_profile_id: str | None
     metrics: SessionMetrics
     created_at: Moment
     updated_at: Moment

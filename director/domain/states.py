@@ -1,13 +1,15 @@
-"""How runs and steps move: two tables, from which transitions, their tests and the docs come."""
+"""How runs, steps and sandboxes move: tables, from which transitions, their tests and the docs
+come."""
 
 from collections.abc import Mapping
 from typing import TypeVar
 
+from director.domain.lifetimes import SandboxStatus
 from director.domain.runs import RunStatus, StepStatus
 
-Status = TypeVar("Status", RunStatus, StepStatus)
+Status = TypeVar("Status", RunStatus, StepStatus, SandboxStatus)
 
-_R, _S = RunStatus, StepStatus
+_R, _S, _B = RunStatus, StepStatus, SandboxStatus
 
 _RUN_ENDS = {
     _R.COMPLETED: "all steps are done",
@@ -97,6 +99,43 @@ STEP_MOVES: Mapping[StepStatus, Mapping[StepStatus, str]] = {
 further attempt, and only while its run is open."""
 
 
+_SANDBOX_ENDS = {
+    _B.EXPIRED: "its `maxDuration` is over",
+    _B.FAILED: "it could not be made, or its workflow was ended in Temporal",
+    _B.DELETED: "it is deleted, and nothing is left of it",
+}
+
+SANDBOX_MOVES: Mapping[SandboxStatus, Mapping[SandboxStatus, str]] = {
+    _B.CREATING: {
+        _B.PULLING: "its image is not on its host",
+        _B.RUNNING: "it is made",
+        **_SANDBOX_ENDS,
+    },
+    _B.PULLING: {_B.RUNNING: "it is made", **_SANDBOX_ENDS},
+    _B.RUNNING: {
+        _B.PAUSED: "its processes are held",
+        _B.STOPPING: "it is to be stopped",
+        **_SANDBOX_ENDS,
+    },
+    _B.PAUSED: {
+        _B.RUNNING: "its processes go on",
+        _B.STOPPING: "it is to be stopped",
+        **_SANDBOX_ENDS,
+    },
+    _B.STOPPING: {_B.STOPPED: "nothing runs in it any more", **_SANDBOX_ENDS},
+    _B.STOPPED: _SANDBOX_ENDS,
+    _B.EXPIRED: {},
+    _B.FAILED: {},
+    _B.DELETED: {},
+}
+"""From each status of a sandbox that somebody made to each that may follow."""
+
+
+def advance_sandbox(current: SandboxStatus, wanted: SandboxStatus) -> SandboxStatus:
+    """The status that follows: `wanted` where the move exists, else the present one."""
+    return wanted if wanted in SANDBOX_MOVES[current] else current
+
+
 def advance(current: RunStatus, wanted: RunStatus) -> RunStatus:
     """The status that follows: `wanted` where the move exists, else the present one.
 
@@ -113,15 +152,16 @@ def advance_step(current: StepStatus, wanted: StepStatus) -> StepStatus:
 
 
 def page() -> str:
-    """Both tables in Markdown, as `docs/states.md` has them."""
+    """The tables in Markdown, as `docs/states.md` has them."""
     return (
-        "# How runs and steps move\n\n"
+        "# How runs, steps and sandboxes move\n\n"
         "Made from `director/domain/states.py` by `make docs`. The same tables are what the code"
         " moves by\nand what the tests walk through (`tests/domain/test_states.py`).\n\n"
         f"## A run\n\n{_table(RUN_MOVES)}\n"
         f"## A step\n\n{_table(STEP_MOVES)}\n"
         "`completed`, `failed`, `cancelled` and `timed_out` are the end of a step's attempt."
         " Another attempt\nmay follow only while the run is open; nothing leaves an end of a run.\n"
+        f"\n## A sandbox that somebody made\n\n{_table(SANDBOX_MOVES)}"
     )
 
 

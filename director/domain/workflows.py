@@ -1,12 +1,15 @@
 """Workflows: versioned definitions, with the state of their latest run."""
 
-from typing import Annotated, Any
+from collections.abc import Iterable
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from director.domain.archives import WorkspaceSource
 from director.domain.base import (
     Body,
     Description,
+    Flag,
     Int,
     Json,
     Millis,
@@ -17,20 +20,65 @@ from director.domain.base import (
     example,
 )
 from director.domain.criteria import needs_execution
-from director.domain.departments import Capabilities, ResourceLimits, Wish
+from director.domain.departments import Capabilities, Ceiling, Wish
+from director.domain.lifetimes import ImageName
+from director.domain.policies import (
+    EffectivePolicy,
+    Hold,
+    Holding,
+    Network,
+    NetworkMode,
+    ResourceLimits,
+    SecurityPolicy,
+    effective,
+)
 from director.domain.runs import DEFAULT_PRIORITY, OnSandboxLost, RunStatus
+from director.domain.security import NOTHING_GIVEN, Given
 from director.domain.steps import Step, Steps, Variables, VerifyStep, step_ids
 from director.domain.times import Moment
-from director.domain.trees import PathError, normalise
 
 DEFAULT_RUN_TIMEOUT_MS = 24 * 3600 * 1000
 
 
-class SandboxConfig(Body):
-    """The sandbox that the steps of a run share."""
+_HELD_OF_A_RUN = {
+    "allowExec": Holding(how=Hold.ENFORCED, note="a workflow that forbids it is refused"),
+    "maxDuration": Holding(
+        how=Hold.ENFORCED, note="bounds the run, as `config.timeout` does: the lower one counts"
+    ),
+}
 
-    image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$")] | None = None
+
+class SandboxConfig(Body):
+    """The sandbox that the steps of a run share: all that a sandbox of one's own takes."""
+
+    image: ImageName | None = None
     resource_limits: ResourceLimits | None = None
+    security_policy: SecurityPolicy | None = None
+    network_mode: Network | None = None
+
+    @model_validator(mode="after")
+    def _can_be(self) -> Self:
+        if self.security_policy is not None and self.security_policy.allow_exec is False:
+            issue = "no step could run a command: leave it out, or make it true"
+            raise PlacedError(issue, "securityPolicy", "allowExec")
+        if self.network_mode not in (None, NetworkMode.ISOLATED, NetworkMode.NONE):
+            issue = "a run's own sandbox is not connected: make one that is, and name it by"
+            raise PlacedError(f"{issue} `config.sandboxId`", "networkMode")
+        return self
+
+    @property
+    def max_duration(self) -> int | None:
+        """How long a run may take at most, in milliseconds, where that is bounded here."""
+        return self.resource_limits.max_duration if self.resource_limits else None
+
+    def policy(self, ceilings: Iterable[Ceiling], given: Given = NOTHING_GIVEN) -> EffectivePolicy:
+        """What counts for the sandbox of a run whose departments allow so much at most, under what
+        security profiles ask for."""
+        allowed = (ResourceLimits(cpu=each.cpu, memory=each.memory) for each in ceilings)
+        limits = [*given.limits, self.resource_limits, *allowed]
+        policies = [*given.policies, self.security_policy]
+        found = effective(limits, policies, self.network_mode)
+        return found.with_held(_HELD_OF_A_RUN)
 
 
 MaxRetries = Annotated[Int, Field(ge=0, le=99)]
@@ -46,20 +94,18 @@ class WorkflowConfig(Body):
     on_sandbox_lost: OnSandboxLost | None = None
     priority: Priority | None = None
     sandbox: SandboxConfig | None = None
+    security_profile_id: str | None = None
+    """A profile that the sandbox of each run is under."""
+    sandbox_id: str | None = None
+    """A living sandbox to work in, instead of one that is made for each run."""
+    keep_sandbox: Flag | None = None
+    """Whether a run's own sandbox stays after its end, as a sandbox like any other."""
 
-
-def _check_paths(files: dict[str, str]) -> dict[str, str]:
-    for path in files:
-        try:
-            empty = not normalise(path.encode())
-        except PathError as error:
-            raise PlacedError(str(error), path) from None
-        if empty or path.endswith("/"):
-            raise PlacedError("names a folder, not a file", path)
-    return files
-
-
-Files = Annotated[dict[str, str], Field(max_length=1000), AfterValidator(_check_paths)]
+    @property
+    def run_timeout(self) -> int:
+        """Milliseconds that a run may take: its sandbox's `maxDuration` bounds it too."""
+        most = self.sandbox.max_duration if self.sandbox else None
+        return self.timeout if most is None else min(self.timeout, most)
 
 
 class WorkflowConfigUpdate(Body):
@@ -70,13 +116,9 @@ class WorkflowConfigUpdate(Body):
     on_sandbox_lost: OnSandboxLost | None = None
     priority: Priority | None = None
     sandbox: SandboxConfig | None = None
-
-
-class WorkspaceSource(Body):
-    """What lies in `/workspace` when a run starts; `files` go on top of the archive."""
-
-    files: Files | None = None
-    archive_id: str | None = None
+    security_profile_id: str | None = None
+    sandbox_id: str | None = None
+    keep_sandbox: Flag | None = None
 
 
 def _coherent(steps: list[Step]) -> list[Step]:

@@ -19,11 +19,13 @@ from requests.exceptions import RequestException
 
 from director.machine import apt, leftovers
 from director.machine.apt import SetUpError
+from director.networks.filter import installed as filter_installed
 from director.sandbox.tools import is_static
 
 Say = Callable[[str], None]
 
-PACKAGES = ("docker.io", "iptables", "busybox-static", "ca-certificates")
+_FILTER = "libnftables1"
+PACKAGES = ("docker.io", "iptables", "busybox-static", "ca-certificates", _FILTER)
 
 _SOCKET = "unix:///var/run/docker.sock"
 _ANSWER_SECONDS = 10
@@ -155,6 +157,29 @@ def ensure_busybox(say: Say) -> Path:
         "a statically linked busybox is missing, which runs commands inside sandboxes:"
         " install it, on Debian and Ubuntu with `apt-get install busybox-static` as root"
     )
+
+
+def ensure_filter(say: Say) -> bool:
+    """Find the library of the packet filter, or install it as root on a Debian-like system.
+
+    Only networks of sandboxes need it: where it cannot be had that is said, and all else goes on.
+    Tells whether it is here."""
+    if filter_installed():
+        return True
+    why = ""
+    if apt.available() and os.geteuid() == 0:
+        say(f"Installing {_FILTER} from the system's packages …")
+        try:
+            apt.install([_FILTER], say)
+        except SetUpError as error:
+            why = f"\n{error}"
+        if filter_installed():
+            return True
+    say(
+        "libnftables is missing, so that networks of sandboxes are refused: install it, on Debian"
+        f" and Ubuntu with `apt-get install {_FILTER}` as root{why}"
+    )
+    return False
 
 
 def _refuse_forbidden(error: Exception) -> None:

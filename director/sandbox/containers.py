@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +14,15 @@ from requests.exceptions import RequestException
 
 from director.sandbox.runtime import SandboxError
 
+_COMMAND = b"DIRECTOR_EXECUTION="
+"""What the supervisor starts carries this variable; neither it nor its shells do."""
+
+_CEILINGS = {
+    "Memory": "mem_limit",
+    "MemorySwap": "memswap_limit",
+    "NanoCpus": "nano_cpus",
+    "PidsLimit": "pids_limit",
+}
 _GONE = ("exited", "dead", "removing")
 
 
@@ -68,6 +77,13 @@ class Container:
             return False
         return found is None or found["State"]["Status"] in _GONE
 
+    def running(self) -> bool:
+        """Tell whether it is certain that it runs, and is not held."""
+        try:
+            return self._status() == "running"
+        except SandboxError:
+            return False
+
     def create(self, image: str, config: dict[str, Any]) -> None:
         """Make it; one of the same name that was made meanwhile is as good."""
         with engine_errors(f"create container {self.name}"):
@@ -78,13 +94,51 @@ class Container:
                     raise
 
     def start(self) -> None:
-        """Start it, or thaw it; one that runs stays as it is."""
+        """Start it; one that runs stays as it is."""
         with engine_errors(f"start container {self.name}"):
-            found = self._api.inspect_container(self.name)
-            if found["State"]["Status"] == "paused":
+            self._api.start(self.name)
+
+    def limit(self, ceilings: Mapping[str, Any]) -> None:
+        """Change its ceilings where it runs; they are named as for its making."""
+        told = {name: ceilings[key] for name, key in _CEILINGS.items() if key in ceilings}
+        api: Any = self._api  # whose own method for this knows neither cpus nor processes
+        with engine_errors(f"limit container {self.name}"):
+            url = api._url("/containers/{0}/update", self.name)
+            api._raise_for_status(api._post_json(url, data=told))
+
+    def freeze(self) -> None:
+        """Hold all that runs in it. Idempotent."""
+        if self._status() == "running":
+            with engine_errors(f"pause container {self.name}"):
+                self._api.pause(self.name)
+
+    def thaw(self) -> None:
+        """Let it go on where it was held. Idempotent."""
+        if self._status() == "paused":
+            with engine_errors(f"let container {self.name} go on"):
                 self._api.unpause(self.name)
-            else:
-                self._api.start(self.name)
+
+    def _status(self) -> str | None:
+        found = self.inspect()
+        return found["State"]["Status"] if found is not None else None
+
+    def end_commands(self) -> bool:
+        """Send TERM to every command and what it started; False where nothing runs.
+
+        From the host: a program that the engine would start in there for that can be stopped by
+        the very commands, and the engine then tells nothing of the container any more."""
+        found = self.inspect()
+        if found is None or found["State"]["Status"] != "running":
+            return False
+        for process in _inside(found["Id"]):
+            with suppress(OSError):
+                pid = os.pidfd_open(int(process.name))
+                try:
+                    if _is_command(process, found["Id"]):
+                        signal.pidfd_send_signal(pid, signal.SIGTERM)
+                finally:
+                    os.close(pid)
+        return True
 
     def kill(self) -> None:
         """End everything in it. Idempotent."""
@@ -95,10 +149,12 @@ class Container:
                 if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
                     raise
 
-    def remove(self) -> None:
-        """Kill and remove it, and wait until it is gone. Idempotent."""
-        if (found := self.inspect()) is None:
+    def remove(self, found: dict[str, Any] | None = None) -> None:
+        """Kill and remove it, and wait until it is gone; `found` is what `inspect` has told just
+        now. Idempotent."""
+        if (found := found or self.inspect()) is None:
             return
+        _kill_first(found)
         with engine_errors(f"remove container {self.name}"):
             try:
                 self._api.remove_container(self.name, v=True, force=True)
@@ -116,6 +172,35 @@ class Container:
             self._api.wait(self.name, condition="removed", timeout=30)
         except NotFound:
             return
+
+
+def _kill_first(found: dict[str, Any]) -> None:
+    """KILL a container's first process, and so all of them, where it is this host's and ours to
+    kill: the engine, which does the same for any other, starts a program of its own for that."""
+    if not (pid := found["State"].get("Pid")):
+        return
+    with suppress(OSError):
+        process = os.pidfd_open(pid)
+        try:
+            if found["Id"] in Path(f"/proc/{pid}/cgroup").read_text():
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+        finally:
+            os.close(process)
+
+
+def _inside(container_id: str) -> Iterator[Path]:
+    """The processes of a container, below `/proc` of this host."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if container_id in (process / "cgroup").read_text():
+                yield process
+
+
+def _is_command(process: Path, container_id: str) -> bool:
+    """Whether a process is of a command of that container, seen while its pid is held."""
+    variables = (process / "environ").read_bytes().split(b"\0")
+    inside = container_id in (process / "cgroup").read_text()
+    return inside and any(variable.startswith(_COMMAND) for variable in variables)
 
 
 def _sweep(container_id: str) -> None:

@@ -10,7 +10,7 @@ from director.sandbox.folders import SandboxFolder
 from director.sandbox.runtime import SandboxError, Stream
 from director.sandbox.spool import Ending, Spool
 
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 _LOOK_SECONDS = 1.0
 _UNCLAIMED_LOOK_SECONDS = 0.2
 _KILLED_CODE = 137
@@ -19,9 +19,11 @@ SUPERVISOR_SECONDS = 30.0
 """Seconds that the supervisor may be late before the host ends the whole container: only a
 sandbox that tampered with its supervisor, or a host that thrashes, gets there."""
 
-
 KILL_SECONDS = 2.0
 """The same where a command is to be killed, which takes milliseconds."""
+
+UNWATCHED_SECONDS = 5.0
+"""The same where it is certain that nobody watches a command that was begun."""
 
 
 class Terms(NamedTuple):
@@ -48,21 +50,24 @@ class SpoolExecution:
         self._terms = terms
         self._allowed = (timeout_ms + terms.grace_ms) / 1000 + terms.supervisor_seconds
         self._result = self._spool.result()
+        self._begun = time.monotonic()
         self._look_at = time.monotonic() + _UNCLAIMED_LOOK_SECONDS
         self._overdue_at: float | None = None
+        self._unclaimed_until: float | None = None
+        self._unwatched_until: float | None = None
         self._kill_overdue_at: float | None = None
         if self._spool.kill_asked():
             self._expect_kill()
 
     def wait(self, seconds: float) -> CommandResult | None:
         """Wait for the end at most so long; None while it goes on."""
-        begin = time.monotonic()
+        deadline = time.monotonic() + seconds
         while (result := self._outcome()) is None:
-            waited = time.monotonic() - begin
-            if waited >= seconds:
+            now = time.monotonic()
+            if now >= deadline:
                 return None
-            pause = min(max(waited / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-            time.sleep(min(pause, seconds - waited))
+            pause = min(max((now - self._begun) / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+            time.sleep(min(pause, deadline - now))
         return result
 
     def read(self, stream: Stream, offset: int, limit: int) -> bytes:
@@ -132,17 +137,44 @@ class SpoolExecution:
         self._look_at = now + _LOOK_SECONDS
         if not self._spool.submitted():
             return _gone()  # the sandbox was made anew
-        if not self._spool.claimed():
+        claimed = self._spool.claimed()
+        if not claimed:
             self._spool.wake("run")
-        elif self._overdue_at is None:
-            self._overdue_at = now + self._allowed
         if self._container.ended():
             return self._decide(self._lost)
+        cause = self._claimed_to_end(now) if claimed else self._unclaimed_to_end(now)
+        return self._decide(lambda: self._end(cause)) if cause else None
+
+    def _claimed_to_end(self, now: float) -> Cause | None:
+        """Why the host ends the container of a command that was begun, if it must."""
+        if self._overdue_at is None:
+            self._overdue_at = now + self._allowed
         if self._kill_overdue_at is not None and now > self._kill_overdue_at:
-            return self._decide(lambda: self._end(Cause.KILLED))
-        if self._overdue_at is not None and now > self._overdue_at:
-            return self._decide(lambda: self._end(Cause.TIMEOUT))
-        return None
+            return Cause.KILLED
+        if self._stays_unwatched(now):
+            return Cause.LOST
+        return Cause.TIMEOUT if now > self._overdue_at else None
+
+    def _stays_unwatched(self, now: float) -> bool:
+        """Whether nobody has watched the command for a while: a container that was started again
+        needs a moment to tell what was lost."""
+        if not self._spool.unwatched():
+            self._unwatched_until = None
+        elif self._unwatched_until is None:
+            patience = min(UNWATCHED_SECONDS, self._terms.supervisor_seconds)
+            self._unwatched_until = now + patience
+        return self._unwatched_until is not None and now > self._unwatched_until
+
+    def _unclaimed_to_end(self, now: float) -> Cause | None:
+        """Why the host ends the container of a command that nobody takes, if it must: what should
+        take it was stopped from inside. One that is held is given time."""
+        if self._kill_overdue_at is not None and now > self._kill_overdue_at:
+            return Cause.KILLED
+        if self._unclaimed_until is not None and now <= self._unclaimed_until:
+            return None
+        late = self._unclaimed_until is not None
+        self._unclaimed_until = now + self._terms.supervisor_seconds
+        return Cause.LOST if late and self._container.running() else None
 
     def _decide(self, verdict: Callable[[], CommandResult | None]) -> CommandResult | None:
         """Pass a verdict while nobody can start the container, and no end has come meanwhile."""

@@ -23,6 +23,8 @@ class Image(NamedTuple):
     name: str
     """Its name with its digest, or with its id where it never had a registry."""
     environment: list[str]
+    volumes: tuple[str, ...] = ()
+    """Folders that it wants to be writable, whatever the rest of it is."""
 
 
 class Images:
@@ -32,13 +34,13 @@ class Images:
         self._api = client.api
         self._aliases = aliases
 
-    def resolve(self, asked: str) -> Image:
-        """Find an image: as asked if present, by its alias, or pulled.
+    def present(self, asked: str) -> Image | None:
+        """Find an image that is here: as asked, else by its alias."""
+        return self._present(asked) or self._present_alias(asked)
 
-        Raises SandboxError with the way out when it cannot be had."""
-        found = self._present(asked) or self._present_alias(asked)
-        if found is not None:
-            return found
+    def pulled(self, asked: str) -> Image:
+        """Pull an image that is not here. Raises SandboxError with the way out when it cannot be
+        had."""
         reason = self._pull(asked)
         found = self._present(asked)
         if found is None:
@@ -60,7 +62,12 @@ class Images:
                     raise _malformed(name) from error
                 raise
         config = found.get("Config") or {}
-        return Image(found["Id"], _full_name(name, found), config.get("Env") or [])
+        return Image(
+            id=found["Id"],
+            name=_full_name(name, found),
+            environment=config.get("Env") or [],
+            volumes=tuple(config.get("Volumes") or {}),
+        )
 
     def _pull(self, name: str) -> str:
         """Pull an image and tell what went wrong, if anything did."""

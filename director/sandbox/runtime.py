@@ -1,15 +1,19 @@
 """What a place that runs sandboxes offers. `docker` implements it, `scripted` serves tests."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from director.domain.sandboxes import (
     Command,
     CommandResult,
     SandboxInfo,
+    SandboxMetrics,
     SandboxRecord,
     SandboxSpec,
 )
+
+CPU_WINDOW_SECONDS = 0.1
+"""Over how long the cpu that a sandbox uses is measured."""
 
 Stream = Literal["stdout", "stderr"]
 EntryKind = Literal["file", "directory", "symlink", "other"]
@@ -70,9 +74,12 @@ class Workspace(Protocol):
 class SandboxRuntime(Protocol):
     """Makes, runs and removes sandboxes on one host. Every method may be repeated safely."""
 
-    def create(self, spec: SandboxSpec) -> SandboxInfo:
+    def create(
+        self, spec: SandboxSpec, *, pulling: Callable[[], None] | None = None
+    ) -> SandboxInfo:
         """Make the sandbox, or adopt the one with this id: a stopped one is started again, one of
-        another epoch is removed with its files and made anew.
+        another epoch is removed with its files and made anew. `pulling` is called where its image
+        is not here and is fetched first.
 
         Raises SandboxError: `retryable` when the engine does not answer, not so when the image
         cannot be had or a limit cannot be enforced."""
@@ -90,11 +97,42 @@ class SandboxRuntime(Protocol):
     def own(self, sandbox_id: str) -> None:
         """Give every file in the workspace to the sandbox's user, after the host wrote there."""
 
-    def quiet(self, sandbox_id: str) -> None:
-        """Kill every command that goes on in it and wait for their ends, for whoever begins anew
-        in the same files. Nothing to do where there is no such sandbox.
+    def quiet(self, sandbox_id: str, which: Callable[[str], bool] | None = None) -> None:
+        """Kill every command that goes on in it, or those of some ids, and wait for their ends,
+        for whoever begins anew in the same files. Nothing to do where there is no such sandbox.
 
         Raises SandboxError, retryable, where one has not ended in time."""
+
+    def pause(self, sandbox_id: str) -> None:
+        """Hold every process in it where it is. Idempotent; nothing to do where none runs."""
+
+    def resume(self, sandbox_id: str) -> None:
+        """Let what was held go on. Idempotent; nothing to do where none is held."""
+
+    def stop(self, sandbox_id: str, grace_seconds: float) -> None:
+        """Ask every command to end, KILL what has not ended after so long, and stop the container;
+        the files stay. Idempotent; nothing to do where there is no such sandbox."""
+
+    def limit(self, spec: SandboxSpec) -> None:
+        """Give a sandbox that runs less memory, cpu or processes, at once; nothing else of the spec
+        counts. Idempotent.
+
+        Raises SandboxNotFoundError, or SandboxError where it uses more memory than that."""
+
+    def remake(self, spec: SandboxSpec) -> SandboxInfo:
+        """Give a sandbox a new container after a spec of the same epoch: all that runs in it is
+        killed, its files stay. Idempotent.
+
+        Raises SandboxNotFoundError, and SandboxError as `create`."""
+
+    def metrics(self, sandbox_id: str, *, window: float = CPU_WINDOW_SECONDS) -> SandboxMetrics:
+        """What it uses now, its cpu over so many seconds, or with 0 on average since it was
+        started. Raises SandboxNotFoundError where it does not run."""
+
+    def retire(self, sandbox_id: str, *, epoch: int, wanted: Callable[[], bool]) -> None:
+        """Kill everything in it and let its container go, if the sandbox is of that epoch and
+        `wanted` says so while nobody can make or remove it. Its files stay, and `create` brings
+        it back among them; `remove` has little left to do."""
 
     def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
         """Kill everything in it, remove container and files; with an epoch, only while the

@@ -12,13 +12,22 @@ from director.domain.sandboxes import (
     Cause,
     Command,
     CommandResult,
+    CpuUsage,
+    DiskUsage,
+    MemoryUsage,
     SandboxInfo,
+    SandboxMetrics,
     SandboxRecord,
     SandboxSpec,
 )
 from director.domain.times import utc_now
 from director.sandbox.folders import checked_id
-from director.sandbox.runtime import SandboxError, SandboxNotFoundError, Stream
+from director.sandbox.runtime import (
+    CPU_WINDOW_SECONDS,
+    SandboxError,
+    SandboxNotFoundError,
+    Stream,
+)
 from director.sandbox.workspace import HostWorkspace
 
 _SLICE_SECONDS = 0.005
@@ -138,12 +147,23 @@ class ScriptedRuntime:
         self._lock = threading.RLock()
         self.ran: list[tuple[str, Command]] = []
         self.removed: list[str] = []
+        self.retired: list[str] = []
+        self.remade: list[str] = []
+        self.held: set[str] = set()
+        self.pulls: dict[str, threading.Event] = {}
+        """Images that are not here until the event is set."""
         self.stuck: set[str] = set()
         """Sandboxes that cannot be removed now."""
 
-    def create(self, spec: SandboxSpec) -> SandboxInfo:
+    def create(
+        self, spec: SandboxSpec, *, pulling: Callable[[], None] | None = None
+    ) -> SandboxInfo:
         """Make the sandbox, or adopt the one with this id and epoch."""
         checked_id(spec.id, "sandbox")
+        if (pulled := self.pulls.get(spec.image)) is not None:
+            if pulling is not None:
+                pulling()
+            pulled.wait()
         if spec.image in self._missing:
             raise SandboxError(f"image {spec.image} is not on this host", retryable=False)
         with self._lock:
@@ -161,6 +181,10 @@ class ScriptedRuntime:
             resolved_image=f"{spec.image}@scripted",
             created=created,
         )
+
+    def spec(self, sandbox_id: str) -> SandboxSpec:
+        """What a sandbox was made of."""
+        return self._find(sandbox_id).spec
 
     def run(self, sandbox_id: str, command: Command) -> ScriptedExecution:
         """Start a command, or attach to the one that has this id already."""
@@ -181,10 +205,59 @@ class ScriptedRuntime:
         """Nothing to do: there is only one user."""
         self._find(sandbox_id)
 
-    def quiet(self, sandbox_id: str) -> None:
-        """Kill every command that goes on in it."""
+    def quiet(self, sandbox_id: str, which: Callable[[str], bool] | None = None) -> None:
+        """Kill every command that goes on in it, or those of some ids."""
+        with self._lock:
+            sandbox = self._sandboxes.get(sandbox_id)
+            begun = list(sandbox.executions.items()) if sandbox else []
+        for command_id, execution in begun:
+            if which is None or which(command_id):
+                execution.kill()
+
+    def pause(self, sandbox_id: str) -> None:
+        """Note that it is held; what a script does goes on."""
+        if sandbox_id in self._sandboxes:
+            self.held.add(sandbox_id)
+
+    def resume(self, sandbox_id: str) -> None:
+        """Note that it goes on."""
+        self.held.discard(sandbox_id)
+
+    def stop(self, sandbox_id: str, grace_seconds: float) -> None:
+        """End every command in it; the files stay."""
+        self.held.discard(sandbox_id)
         for execution in self.executions(sandbox_id):
             execution.kill()
+
+    def limit(self, spec: SandboxSpec) -> None:
+        """Note what it may have from now on."""
+        if self.spec_of(spec.id).memory_mib < spec.memory_mib:
+            raise SandboxError(f"sandbox {spec.id} would have more than before", retryable=False)
+        self._find(spec.id).spec = spec
+
+    def remake(self, spec: SandboxSpec) -> SandboxInfo:
+        """End every command in it; the files stay."""
+        self.quiet(spec.id)
+        self._find(spec.id).spec = spec
+        self.remade.append(spec.id)
+        return self.create(spec).model_copy(update={"created": True})
+
+    def spec_of(self, sandbox_id: str) -> SandboxSpec:
+        """What a sandbox is made of now."""
+        return self._find(sandbox_id).spec
+
+    def metrics(self, sandbox_id: str, *, window: float = CPU_WINDOW_SECONDS) -> SandboxMetrics:
+        """What every sandbox uses."""
+        sandbox = self._find(sandbox_id)
+        now = utc_now()
+        return SandboxMetrics(
+            cpu=CpuUsage(percent=1.5, cores=sandbox.spec.cpus),
+            memory=MemoryUsage(used_mb=12, limit_mb=sandbox.spec.memory_mib),
+            disk=DiskUsage(used_mb=None, limit_mb=sandbox.spec.disk_mib),
+            pids=0,
+            uptime_ms=int((now - sandbox.made_at).total_seconds() * 1000),
+            timestamp=now,
+        )
 
     def executions(self, sandbox_id: str) -> list[ScriptedExecution]:
         """The commands that were started in a sandbox; none where there is no such sandbox."""
@@ -196,6 +269,14 @@ class ScriptedRuntime:
         """End what runs there as the loss of its container would."""
         for execution in list(self._find(sandbox_id).executions.values()):
             execution.end(Cause.LOST)
+
+    def retire(self, sandbox_id: str, *, epoch: int, wanted: Callable[[], bool]) -> None:
+        """Kill every command that goes on in it, if it is of that epoch and it is wanted."""
+        self.retired.append(sandbox_id)
+        with self._lock:
+            sandbox = self._sandboxes.get(sandbox_id)
+            if sandbox is not None and sandbox.spec.epoch == epoch and wanted():
+                self.lose(sandbox_id)
 
     def remove(self, sandbox_id: str, *, epoch: int | None = None) -> None:
         """Kill everything in it and remove its files, if it is of that epoch. Idempotent."""

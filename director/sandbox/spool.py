@@ -1,5 +1,6 @@
 """How the host hands a command to a sandbox's supervisor, and what it hears back."""
 
+import errno
 import os
 import re
 import shlex
@@ -57,6 +58,8 @@ class Spool:
         }
         if command.context is not None:
             files["context.json"] = _encoded(command.context, "context")
+        if command.stdin is not None:
+            files["stdin"] = command.stdin
         staged = Path(tempfile.mkdtemp(prefix=f"{self._id}.", dir=self._folder.results))
         try:
             self._fill(staged, files)
@@ -110,6 +113,18 @@ class Spool:
         """Tell whether the supervisor has taken the command."""
         return os.path.lexists(self._claim)
 
+    def unwatched(self) -> bool:
+        """Tell whether whoever watched the command is gone, whatever became of the command. A word
+        on its end that was left is there by then."""
+        if (begun := self._open("stdout")) is None:
+            return False
+        os.close(begun)
+        try:
+            os.close(os.open(self._entry / "events", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            return error.errno == errno.ENXIO
+        return False
+
     def claim(self) -> None:
         """Take the command so that no supervisor starts it any more."""
         self._claim.mkdir(exist_ok=True)
@@ -161,7 +176,8 @@ class Spool:
             pass
         finally:
             staged.unlink()
-        (self._entry / "start").unlink(missing_ok=True)  # it holds the environment's values
+        for name in ("start", "stdin"):  # values of the environment, and what it has read
+            (self._entry / name).unlink(missing_ok=True)
         return self.result() or result
 
     def _read(self, name: str, offset: int, limit: int) -> bytes:

@@ -54,6 +54,8 @@ detach() {
         sh /director/tools/supervisor.sh "$1" "$2"
 }
 
+# Nothing but this shell and the one that follows holds `events` open for reading: that is how the
+# host knows that nobody watches any more.
 watch() {
     entry=$inbox/$1 claim=$claims/$1 id=$1
     . "$entry/limits"
@@ -64,12 +66,14 @@ watch() {
     fi
     oom_kills && kills=$n
     begun=${EPOCHREALTIME/./}
-    drain stdout <"$entry/stdout" &
-    drain stderr <"$entry/stderr" &
+    drain stdout <"$entry/stdout" 5>&- &
+    drain stderr <"$entry/stderr" 5>&- &
     follow &
     follower=$!
+    input=/dev/null
+    [ -e "$entry/stdin" ] && input=$entry/stdin
     setsid "$busybox" sh /director/tools/supervisor.sh exec "$id" \
-        >"$entry/stdout" 2>"$entry/stderr" </dev/null 5>&-
+        >"$entry/stdout" 2>"$entry/stderr" <"$input" 5>&-
     code=$?
     echo "end $code" >&5
     wait "$follower"
@@ -88,7 +92,7 @@ follow_no_more() {
 drain() {
     dd bs=65536 count="$keep" iflag=count_bytes of="$claim/$1" 2>/dev/null
     rest=$(wc -c)
-    echo "$1 +${rest:-0}" >&5
+    echo "$1 +${rest:-0}" 1<>"$entry/events"
 }
 
 # Sees everything that happens to one command as lines of its `events`.
@@ -115,11 +119,17 @@ clock() {
 
 # Waits for an event until the deadline, and sees every second that the shell lives which waits
 # for the command: one that was stopped is woken, and where it was killed the command is lost.
+# busybox's `read -t` drops what it has of a line when the time ends between two letters, so time
+# bounds the first letter alone; the rest is there, since a line is written in one piece.
 next_event() {
     while clock; [ $((left = deadline - now)) -gt 0 ]; do
         [ $left -gt 100 ] && left=100
         hundredths=$((left % 100 + 100))
-        read -r -t "$((left / 100)).${hundredths#1}" kind value <&5 && return 0
+        if read -r -n 1 -t "$((left / 100)).${hundredths#1}" kind <&5; then
+            read -r rest value <&5
+            kind=$kind$rest
+            return 0
+        fi
         kill -CONT $$ 2>/dev/null || { kind=orphan && return 0; }
     done
     return 1

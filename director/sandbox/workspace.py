@@ -53,6 +53,9 @@ class HostWorkspace:
         folder = self._descend(parents)
         try:
             descriptor = os.open(name, _FILE, dir_fd=folder)
+        except BlockingIOError:
+            message = f"{path} is held by a process of the sandbox, so that nobody else may open it"
+            raise PermissionError(message) from None
         finally:
             os.close(folder)
         return _read_regular(descriptor, path, limit)

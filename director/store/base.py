@@ -1,11 +1,23 @@
-"""What the tables share: times that keep their zone, JSON that can be absent, rows that know when
-they changed."""
+"""What the tables share: text in the order of its bytes, times that keep their zone, JSON that can
+be absent, rows that know when they changed."""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
-from sqlmodel import Field, SQLModel
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    DateTime,
+    Dialect,
+    Integer,
+    String,
+    Table,
+    TypeDecorator,
+    event,
+)
+from sqlalchemy.types import TypeEngine
+from sqlmodel import AutoString, Field, SQLModel
 
 from director.domain.times import utc_now
 
@@ -15,6 +27,33 @@ SQLModel.metadata.naming_convention = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
 }
+
+BIG_INTEGER = BigInteger().with_variant(Integer, "sqlite")
+"""A large number, or one that the database gives; SQLite counts rows in INTEGER columns only."""
+
+
+class Bytewise(TypeDecorator[str]):
+    """Text that is compared and ordered by its bytes, as SQLite does it, whatever the language of
+    the server: ids sort by time."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        collation = "C" if dialect.name == "postgresql" else None
+        return dialect.type_descriptor(String(collation=collation))
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Look for text with a NUL as well, which Postgres refuses and nothing of ours has."""
+        return None if value is None else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+@event.listens_for(Column, "after_parent_attach")
+def _bytewise(column: Column[Any], table: Any) -> None:
+    """Let every text of our tables be one."""
+    ours = isinstance(table, Table) and table.metadata is SQLModel.metadata
+    if ours and isinstance(column.type, AutoString):
+        column.type = Bytewise()
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -52,3 +91,11 @@ class TimedRow(SQLModel):
     def touch(self) -> None:
         """Say that the row changes now; `updated_at` makes the ETag."""
         self.updated_at = max(utc_now(), self.updated_at)
+
+
+@event.listens_for(TimedRow, "init", propagate=True)
+def _made_at_once(_: object, __: object, given: dict[str, Any]) -> None:
+    """A row that is new was not changed a moment later."""
+    now = utc_now()
+    given.setdefault("created_at", now)
+    given.setdefault("updated_at", now)

@@ -1,7 +1,5 @@
 """Queries of checkpoints."""
 
-from typing import Any
-
 from sqlmodel import Session, select
 
 from director.domain import checkpoints as domain
@@ -10,7 +8,7 @@ from director.domain.errors import NotFoundError
 from director.domain.pages import PageQuery, Pagination
 from director.domain.users import Principal
 from director.store.lists import paged
-from director.store.ownership import visible
+from director.store.ownership import seen_in, visible
 from director.store.tables import CheckpointRow
 
 
@@ -26,11 +24,7 @@ def listed(
     session: Session, principal: Principal, query: PageQuery, session_id: str | None
 ) -> tuple[list[domain.Checkpoint], Pagination]:
     """A page of the checkpoints that the principal may see."""
-    conditions: list[Any] = []
-    if not principal.sees_all:
-        conditions.append(CheckpointRow.owner_id == principal.user_id)
-    if session_id is not None:
-        conditions.append(CheckpointRow.session_id == session_id)
+    conditions = seen_in(session, principal, CheckpointRow, session_id)
     rows, pagination = paged(session, CheckpointRow, conditions, query)
     return [domain.Checkpoint.model_validate(row) for row in rows], pagination
 

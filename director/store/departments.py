@@ -15,9 +15,9 @@ from director.domain.runs import StepStatus
 from director.domain.sessions import merged
 from director.domain.times import to_millis, utc_now
 from director.domain.users import Principal
-from director.store import sessions, tickets
+from director.store import locks, sessions, tickets
 from director.store.lists import paged
-from director.store.ownership import visible
+from director.store.ownership import seen_in, visible
 from director.store.preconditions import check_match
 from director.store.tables import DepartmentRow, SessionRow, StepRow
 
@@ -61,10 +61,7 @@ def listed(
 ) -> tuple[list[domain.Department], Pagination]:
     """A page of the departments that the principal may see."""
     conditions: list[Any] = [col(DepartmentRow.deleted_at).is_(None)]
-    if not principal.sees_all:
-        conditions.append(DepartmentRow.owner_id == principal.user_id)
-    if session_id is not None:
-        conditions.append(DepartmentRow.session_id == session_id)
+    conditions += seen_in(session, principal, DepartmentRow, session_id)
     if domain_name is not None:
         conditions.append(DepartmentRow.domain == domain_name)
     rows, pagination = paged(session, DepartmentRow, conditions, query)
@@ -79,7 +76,7 @@ def update(
     match: str | None,
 ) -> DepartmentRow:
     """Merge a change into a department; who it has room for then is for `tickets.grant`."""
-    row = get(session, principal, id)
+    row = _locked(session, principal, id)
     check_match(row, match)
     for field in {"name", "domain", "status"} & body.model_fields_set:
         setattr(row, field, getattr(body, field))
@@ -96,7 +93,7 @@ def update(
 
 def delete(session: Session, principal: Principal, id: str, match: str | None) -> None:
     """Remove a department. Raises ConflictError while a step holds or awaits a slot of it."""
-    row = get(session, principal, id)
+    row = _locked(session, principal, id)
     check_match(row, match)
     counts = tickets.counts(session, id)
     active, queued = counts[TicketState.HELD], counts[TicketState.WAITING]
@@ -135,6 +132,14 @@ def view(row: DepartmentRow) -> domain.Department:
     return domain.Department.model_validate(row.model_dump())
 
 
+def _locked(session: Session, principal: Principal, id: str) -> DepartmentRow:
+    """The department, with its session and all slots in it."""
+    row = get(session, principal, id)
+    locks.get_one(session, SessionRow, row.session_id)
+    locks.get_one(session, DepartmentRow, id)
+    return get(session, principal, id)
+
+
 def _check_room(session: Session, parent: SessionRow) -> None:
     limit = parent.config.get("maxDepartments")
     present = sessions.metrics(session, parent.id).active_departments
@@ -153,8 +158,9 @@ def _counts(session: Session, id: str) -> dict[str, int]:
 
 
 def _durations(session: Session, id: str) -> tuple[list[int], Any]:
-    ended = select(StepRow).where(StepRow.department_id == id, col(StepRow.ended_at).is_not(None))
-    rows = session.exec(ended.order_by(col(StepRow.ended_at).desc()).limit(_DURATIONS)).all()
-    times = [(row.started_at, row.ended_at) for row in rows if row.started_at and row.ended_at]
+    ended = (StepRow.department_id == id, col(StepRow.ended_at).is_not(None))
+    spans = select(StepRow.started_at, StepRow.ended_at).where(*ended)
+    rows = session.exec(spans.order_by(col(StepRow.ended_at).desc()).limit(_DURATIONS)).all()
+    times = [(started, ended_at) for started, ended_at in rows if started and ended_at]
     last = max((ended for _, ended in times), default=None)
     return [to_millis(ended - started) for started, ended in times], last

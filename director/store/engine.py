@@ -1,122 +1,193 @@
-"""The database: one way to open a session, for coroutines and for threads."""
+"""The store: one way to open a session, for coroutines and for threads."""
 
 import asyncio
 import contextvars
-import threading
+import random
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache, partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, event, inspect
-from sqlmodel import Session, SQLModel, create_engine
+import sqlalchemy
+from sqlalchemy import Connection, Engine, Select, bindparam, event, inspect
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import ORMExecuteState
+from sqlalchemy.orm.util import identity_key
+from sqlmodel import Session
+
+from director.store import events, schema
+from director.store.changes import Changes
+from director.store.databases import AwayError, Database, database_of
+from director.store.schema import Migration
 
 T = TypeVar("T")
-_READ = "director_read"
-_READERS = 2
 
+_PAUSES = (0.01, 0.05, 0.2)
+"""Seconds before a transaction is repeated that was ended for another's sake."""
 
-class SchemaError(Exception):
-    """The database was made by another version, and there are no migrations yet."""
-
-    def __init__(self, database: str, missing: list[str]) -> None:
-        super().__init__(
-            f"{database} was made by another version of Director: it lacks {', '.join(missing[:5])}"
-            ". This version cannot take it over: move it away, or go on with the version that made"
-            " it. Nothing was changed in it"
-        )
+_WROTE = "director_wrote"
 
 
 class Store:
     """Sync sessions behind small executors, one for writing and one for reading: what is shown
-    must not wait behind a write that waits for a process that holds the database.
+    must not wait behind a write that waits for somebody else's.
 
-    `write` and `read` are for threads (activities), `run` and `fetch` for coroutines (the API).
-    A write commits at its end or rolls back; on SQLite it begins IMMEDIATE, since a deferred
-    transaction that reads and then writes fails at once under load, and the writers of one
-    process wait for each other here instead of in SQLite's back-off.
+    `write`, `transact` and `read` are for threads (activities), `run`, `fetch` and `look` for
+    coroutines (the API). A write commits at its end or rolls back. `transact` and `run` get a
+    function, which they call again where Postgres ended its transaction so that another could go
+    on; a `write` is repeated by whoever repeats all around it, such as Temporal.
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = _engine(url)
-        self._writing = threading.Lock()
-        self._writers = ThreadPoolExecutor(1, thread_name_prefix="store-write")
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
+        self._database: Database = database_of(url)
+        self.engine = self._database.engine
+        self._writers = ThreadPoolExecutor(self._database.writers, "store-write")
+        self._readers = ThreadPoolExecutor(self._database.readers, "store-read")
 
-    def create_tables(self) -> None:
-        """Make the tables that are missing. Raises SchemaError for such as another version made."""
-        with self._writing, self.engine.begin() as connection:
-            if missing := _missing_columns(connection):
-                raise SchemaError(self.engine.url.database or "", missing)
-            SQLModel.metadata.create_all(connection)
+    def check(self) -> None:
+        """Raise AwayError where the database is a server that does not answer."""
+        self._database.check()
+
+    def wait(self, seconds: float, say: Callable[[AwayError], None]) -> None:
+        """Wait until the database answers. Raises AwayError after so long."""
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self.check()
+            except AwayError as error:
+                if time.monotonic() > deadline:
+                    raise
+                say(error)
+            time.sleep(1)
+
+    def create_tables(self) -> Migration:
+        """Bring the database to the schema of this code. Raises SchemaError where it is of a newer
+        version, or none of ours, AwayError where it does not answer. Where nothing is to be done
+        it waits for nobody."""
+        self.check()
+        with self.read() as session:
+            found = schema.version_of(session.connection())
+        if found == schema.HEAD:
+            return Migration(found, found)
+        with self._database.turn(write=True):
+            return schema.migrate(self.engine)
 
     @contextmanager
     def write(self) -> Iterator[Session]:
         """A transaction that commits at the end of the block, or rolls back on an exception."""
-        with self._writing, Session(self.engine, expire_on_commit=False) as session:
-            yield session
-            session.commit()
+        with self._database.turn(write=True):
+            with _session(_WritingSession, self.engine) as session:
+                yield session
+                events.write(session)
+                session.commit()
+            if session.info.get(_WROTE):
+                self._database.announce()
+
+    def transact(self, fn: Callable[[Session], T]) -> T:
+        """Run `fn` in a write transaction, again where that was ended for another's sake."""
+        for pause in _PAUSES:
+            try:
+                return self._once(fn)
+            except DBAPIError as error:
+                if not self._database.is_conflict(error):
+                    raise
+            time.sleep(pause * (0.5 + random.random()))  # noqa: S311 - only keeps two apart
+        return self._once(fn)
+
+    def _once(self, fn: Callable[[Session], T]) -> T:
+        with self.write() as session:
+            return fn(session)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session for reading one consistent state; what is changed in it is dropped."""
-        engine = self.engine.execution_options(**{_READ: True})
-        with Session(engine, expire_on_commit=False) as session:
+        database = self._database
+        with database.turn(write=False), _session(_Session, database.reading) as session:
             yield session
 
     async def run(self, fn: Callable[[Session], T]) -> T:
-        """Run `fn` in a write transaction off the event loop."""
-        return await _off_loop(self._writers, self.write, fn)
+        """As `transact`, off the event loop."""
+        return await _off_loop(self._writers, partial(self.transact, fn))
 
     async def fetch(self, fn: Callable[[Session], T]) -> T:
         """Run `fn` in a reading session off the event loop."""
-        return await _off_loop(self._readers, self.read, fn)
+        return await _off_loop(self._readers, partial(self._seen, fn))
+
+    async def look(self, fn: Callable[[Session], T]) -> T:
+        """As `fetch`, for what reads a few rows by their ids, each statement by itself: without a
+        transaction around them, and where they are at hand without the way to a thread and back,
+        either of which costs more than the reading."""
+        if (kept := self._database.at_hand) is None:
+            return await _off_loop(self._readers, partial(self._looked, fn))
+        with _session(_Session, kept) as session:
+            return fn(session)
+
+    def _seen(self, fn: Callable[[Session], T]) -> T:
+        with self.read() as session:
+            return fn(session)
+
+    def _looked(self, fn: Callable[[Session], T]) -> T:
+        try:
+            return self._look(fn)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        return self._look(fn)  # the server was started again meanwhile
+
+    def _look(self, fn: Callable[[Session], T]) -> T:
+        with _session(_Session, self._database.looking) as session:
+            return fn(session)
+
+    def changes(self) -> Changes:
+        """For one who waits for what others commit."""
+        return self._database.changes()
 
     def close(self) -> None:
         """End the executors and the connections."""
         self._writers.shutdown()
         self._readers.shutdown()
-        self.engine.dispose()
+        self._database.close()
 
 
-def _missing_columns(connection: Connection) -> list[str]:
-    found = inspect(connection).get_multi_columns()
-    there = {name: {column["name"] for column in columns} for (_, name), columns in found.items()}
-    return [
-        f"{table.name}.{column.name}"
-        for table in SQLModel.metadata.sorted_tables
-        for column in table.columns
-        if column.name not in there.get(table.name, {column.name})
-    ]
+def _session(kind: type[Session], bind: Engine | Connection) -> Session:
+    return kind(bind, expire_on_commit=False)
 
 
-async def _off_loop(
-    executor: ThreadPoolExecutor, opened: Callable[[], Any], fn: Callable[[Session], T]
-) -> T:
-    def work() -> T:
-        with opened() as session:
-            return fn(session)
+class _Session(Session):
+    """Asks for a row by its id with a statement that is made once for each kind: the ORM's own
+    is made anew each time, which costs more than to ask it."""
 
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """As the ORM's."""
+        known = identity_key(entity, ident) in self.identity_map
+        if known or options or not isinstance(ident, str):
+            return super().get(entity, ident, **options)
+        return self.scalars(_by_id(entity), {"id": ident}).first()
+
+
+@cache
+def _by_id(kind: Any) -> Select[Any]:
+    (key,) = inspect(kind).primary_key
+    return sqlalchemy.select(kind).where(key == bindparam("id"))
+
+
+class _WritingSession(_Session):
+    """Knows whether it has sent anything that writes: other commits need not be announced."""
+
+
+@event.listens_for(_WritingSession, "after_flush")
+def _flushed(session: Session, _: Any) -> None:
+    session.info[_WROTE] = True
+
+
+@event.listens_for(_WritingSession, "do_orm_execute")
+def _executed(state: ORMExecuteState) -> None:
+    if state.is_insert or state.is_update or state.is_delete:
+        state.session.info[_WROTE] = True
+
+
+async def _off_loop(executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     context = contextvars.copy_context()  # logs and answers from there know their request
     return await asyncio.get_running_loop().run_in_executor(executor, context.run, work)
-
-
-def _engine(url: str) -> Engine:
-    engine = create_engine(
-        url,
-        connect_args={"timeout": 30, "check_same_thread": False},
-        hide_parameters=True,  # an error's text goes to the log, values are secrets at times
-    )
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        reading = connection.get_execution_options().get(_READ, False)
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-    return engine

@@ -1,22 +1,27 @@
-"""Hosts, their leases, and what open runs have reserved on them."""
+"""Hosts, their leases, and what open runs and sandboxes have reserved on them."""
 
 from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import func
+from sqlalchemy import and_, func
 from sqlmodel import Session, col, select
 
 from director.domain import hosts as domain
 from director.domain.errors import NotFoundError
 from director.domain.hosts import LEASE, Capacity
+from director.domain.lifetimes import SandboxStatus
 from director.domain.pages import PageQuery, Pagination
 from director.domain.times import utc_now
+from director.store import locks
+from director.store.inserts import insert_into
 from director.store.sessions import still_open
-from director.store.tables import HostRow, RunRow
+from director.store.tables import HostRow, RunRow, SandboxRow
+
+_PLACED = [status for status in SandboxStatus if status.placed]
 
 
 class Reserved(NamedTuple):
-    """What the open runs of a host hold of it."""
+    """What the open runs and the sandboxes of a host hold of it."""
 
     places: int = 0
     memory_mib: int = 0
@@ -28,9 +33,12 @@ def register(
     """Begin a lease, or join the one that another worker of the host has.
 
     The epoch rises where the lease had run out: whoever relied on it was perhaps let go."""
-    row = session.get(HostRow, host_id, with_for_update=True)
+    row = locks.get(session, HostRow, host_id)
     if row is None:
-        row = HostRow(id=host_id, places=0, memory_mib=0, lease_until=utc_now() + lease)
+        new = HostRow(id=host_id, places=0, memory_mib=0, lease_until=utc_now() + lease)
+        insert = insert_into(session, HostRow).values(**new.model_dump())
+        session.exec(insert.on_conflict_do_nothing())  # another worker of it may be as far
+        row = locks.get_one(session, HostRow, host_id)
     elif not row.living:
         row.epoch += 1
     row.places, row.memory_mib = capacity.places, capacity.memory_mib
@@ -44,7 +52,7 @@ def register(
 def renew(session: Session, host_id: str, lease: timedelta = LEASE) -> int | None:
     """Lengthen a lease; gives the host's epoch, or None where the lease has run out already:
     the host must register again."""
-    row = session.get(HostRow, host_id, with_for_update=True)
+    row = locks.get(session, HostRow, host_id)
     if row is None or not row.living:
         return None
     row.lease_until = max(row.lease_until, utc_now() + lease)
@@ -65,8 +73,11 @@ def living(session: Session) -> list[HostRow]:
 
 
 def total_places(session: Session) -> int:
-    """How many runs may have a place: as many sandboxes as the living hosts that are not draining
-    hold together, and those that the other hosts still have, which take none of these."""
+    """How many runs and sandboxes may have a place: as many as the living hosts that are not
+    draining hold together, and those that the other hosts still have, which take none of these.
+
+    Nobody else counts or gives places until the transaction ends."""
+    locks.hold(session, locks.Name.PLACES)
     rows = session.exec(select(HostRow)).all()
     holds = _reserved(session, [row.id for row in rows])
     room = {row.id: row.places for row in rows if row.living and not row.draining}
@@ -74,13 +85,13 @@ def total_places(session: Session) -> int:
 
 
 def reserved(session: Session, host_id: str) -> Reserved:
-    """What the open runs of a host hold of it."""
+    """What the open runs and the sandboxes of a host hold of it."""
     return _reserved(session, [host_id])[host_id]
 
 
 def set_draining(session: Session, host_id: str, draining: bool) -> domain.Host:
     """Let a host take new sandboxes, or no more. Raises NotFoundError."""
-    row = session.get(HostRow, host_id, with_for_update=True)
+    row = locks.get(session, HostRow, host_id)
     if row is None:
         raise NotFoundError("host", host_id)
     row.draining = draining
@@ -112,11 +123,15 @@ def _view(row: HostRow, holds: Reserved) -> domain.Host:
 
 
 def _reserved(session: Session, host_ids: list[str]) -> dict[str, Reserved]:
-    memory = func.sum(RunRow.memory_mib)
-    statement = (
-        select(RunRow.host_id, func.count(), memory)
-        .where(col(RunRow.host_id).in_(host_ids), still_open())
-        .group_by(col(RunRow.host_id))
-    )
-    found = {id: Reserved(count, int(mib or 0)) for id, count, mib in session.exec(statement)}
-    return {id: found.get(id, Reserved()) for id in host_ids}
+    found = dict.fromkeys(host_ids, Reserved())
+    own = and_(still_open(), col(RunRow.sandbox_id).is_(None))
+    for row, going in (
+        (RunRow, own),
+        (SandboxRow, col(SandboxRow.status).in_(_PLACED)),
+    ):
+        held = select(col(row.host_id), func.count(), func.sum(row.memory_mib))
+        of_hosts = held.where(col(row.host_id).in_(host_ids), going).group_by(col(row.host_id))
+        for id, count, mib in session.execute(of_hosts):
+            places, memory = found[id]
+            found[id] = Reserved(places + count, memory + int(mib or 0))
+    return found

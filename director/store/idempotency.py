@@ -9,6 +9,7 @@ from sqlmodel import Session, col, delete, select, update
 
 from director.domain.ids import new_id
 from director.domain.times import utc_now
+from director.store.inserts import insert_into
 from director.store.tables import IdempotencyRow
 
 LEASE = timedelta(seconds=60)
@@ -38,15 +39,20 @@ class Reply:
     made: str | None = None
 
 
-def find(session: Session, use: Use) -> IdempotencyRow | None:
-    """The row of a key, unless it has expired."""
-    row = session.exec(select(IdempotencyRow).where(*_is(use))).first()
+def find(session: Session, use: Use, *, lock: bool = False) -> IdempotencyRow | None:
+    """The row of a key, unless it has expired; locked for who is to change it."""
+    statement = select(IdempotencyRow).where(*_is(use))
+    if lock:
+        statement = statement.with_for_update(key_share=True)
+    row = session.exec(statement).first()
     return None if row is None or row.expires_at <= utc_now() else row
 
 
-def claim(session: Session, use: Use, fingerprint: str) -> IdempotencyRow:
-    """Add the row of a key that is not known, with a lease; some expired rows go."""
-    _sweep(session, use)
+def claim(session: Session, use: Use, fingerprint: str) -> IdempotencyRow | None:
+    """Add the row of a key that is not known, with a lease; some expired rows go. None where
+    another request with this key was first: it has committed then."""
+    purge(session, _SWEPT)
+    session.exec(delete(IdempotencyRow).where(*_is(use)))  # an expired one beyond the batch
     now = utc_now()
     row = IdempotencyRow(
         id=new_id(_PREFIX),
@@ -57,9 +63,10 @@ def claim(session: Session, use: Use, fingerprint: str) -> IdempotencyRow:
         lease_until=now + LEASE,
         expires_at=now + KEPT,
     )
-    session.add(row)
-    session.flush()
-    return row
+    insert = insert_into(session, IdempotencyRow).values(**row.model_dump())
+    claimed = insert.on_conflict_do_nothing().returning(IdempotencyRow)
+    found: IdempotencyRow | None = session.scalars(claimed).first()
+    return found
 
 
 def renew(session: Session, row: IdempotencyRow) -> None:
@@ -96,15 +103,16 @@ def reply_of(row: IdempotencyRow) -> Reply:
     return Reply(row.status or 0, row.body or b"", row.headers, row.made)
 
 
+def purge(session: Session, limit: int) -> int:
+    """Take away at most so many rows that have expired; gives how many."""
+    expired = select(IdempotencyRow.id).where(IdempotencyRow.expires_at <= utc_now())
+    oldest = expired.order_by(col(IdempotencyRow.expires_at)).limit(limit)
+    oldest = oldest.with_for_update(skip_locked=True)  # others that purge take others
+    return session.exec(delete(IdempotencyRow).where(col(IdempotencyRow.id).in_(oldest))).rowcount
+
+
 def _write(row: IdempotencyRow, reply: Reply) -> None:
     row.status, row.headers, row.body = reply.status, dict(reply.headers), reply.body
-
-
-def _sweep(session: Session, use: Use) -> None:
-    expired = select(IdempotencyRow.id).where(IdempotencyRow.expires_at <= utc_now())
-    oldest = expired.order_by(col(IdempotencyRow.expires_at)).limit(_SWEPT)
-    session.exec(delete(IdempotencyRow).where(col(IdempotencyRow.id).in_(oldest)))
-    session.exec(delete(IdempotencyRow).where(*_is(use)))  # an expired one beyond the batch
 
 
 def _is(use: Use) -> tuple[ColumnElement[bool], ...]:

@@ -6,13 +6,14 @@ from collections import Counter
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import func
+from sqlalchemy import func, or_
 from sqlmodel import Session, col, delete, select
 
 from director.domain.departments import TicketState
+from director.domain.lifetimes import SandboxStatus
 from director.domain.runs import RunStatus
 from director.domain.times import utc_now
-from director.store.tables import RunRow, StepRow, TicketRow
+from director.store.tables import Placed, RunRow, SandboxRow, StepRow, TicketRow
 
 PLACE = -1
 """Stands for the step in the ticket of a run as a whole."""
@@ -20,7 +21,8 @@ MOST = 500
 """Tickets granted at a time, so that other writers need not wait long."""
 
 _GOING = [status for status in RunStatus if not status.ended and status != RunStatus.CANCELLING]
-GRANTABLE = (
+_BEGINNING = [status for status in SandboxStatus if status.beginning]
+GRANTABLE = or_(
     select(RunRow.id)
     .where(
         RunRow.id == TicketRow.run_id,
@@ -28,13 +30,25 @@ GRANTABLE = (
         col(RunRow.cancel_wanted).is_(False),
         col(RunRow.status).in_(_GOING),
     )
-    .exists()
+    .correlate(TicketRow)
+    .exists(),
+    select(SandboxRow.id)
+    .where(
+        SandboxRow.id == TicketRow.run_id,
+        col(SandboxRow.delete_wanted).is_(False),
+        col(SandboxRow.status).in_(_BEGINNING),
+    )
+    .correlate(TicketRow)
+    .exists(),
 )
-"""The condition that the run of a ticket goes on; other runs are passed over in the line."""
+"""The condition that the run of a ticket goes on, or that its sandbox is still to be made; others
+are passed over in the line."""
 
 
-def is_grantable(run: RunRow) -> bool:
-    """Whether the run goes on, as `GRANTABLE` has it."""
+def is_grantable(run: Placed) -> bool:
+    """Whether the run or the sandbox goes on, as `GRANTABLE` has it."""
+    if isinstance(run, SandboxRow):
+        return not run.delete_wanted and run.status in _BEGINNING
     return not (run.pause_wanted or run.cancel_wanted) and run.status in _GOING
 
 
@@ -53,6 +67,12 @@ def grant(session: Session, pool: str, limit: int | None) -> list[TicketRow]:
     return granted
 
 
+def is_waited_for(session: Session, pool: str) -> bool:
+    """Whether anybody waits in a pool."""
+    statement = select(TicketRow.run_id).where(*_waiting(pool)).limit(1)
+    return session.exec(statement).first() is not None
+
+
 def hold(session: Session, ticket: TicketRow) -> None:
     """Let a ticket be held. A step that named no department is in this one then, and waits in no
     other."""
@@ -68,9 +88,9 @@ def hold(session: Session, ticket: TicketRow) -> None:
         remove(session, *of(ticket.run_id, ticket.step), TicketRow.pool != ticket.pool)
 
 
-def remove(session: Session, *conditions: Any) -> None:
-    """Delete the tickets of which all conditions hold."""
-    session.exec(delete(TicketRow).where(*conditions))
+def remove(session: Session, *conditions: Any) -> int:
+    """Delete the tickets of which all conditions hold; gives how many."""
+    return session.exec(delete(TicketRow).where(*conditions)).rowcount
 
 
 def held_counts(session: Session, pools: list[str]) -> Counter[str]:

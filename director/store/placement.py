@@ -1,4 +1,5 @@
-"""On which host the sandbox of a run lies: claimed, given up and decided in transactions.
+"""On which host a sandbox lies, of a run or of a person: claimed, given up and decided in
+transactions.
 
 A time-out alone never means that a host is lost: a full host and a restarting worker look the
 same. Only a lease that has run out does, and only where another host can take over."""
@@ -8,9 +9,10 @@ from functools import partial
 
 from sqlmodel import Session, col, select
 
+from director.domain.lifetimes import SandboxStatus
 from director.domain.runs import StepStatus
-from director.store import hosts, sessions
-from director.store.tables import HostRow, RunRow, StepRow, TicketRow
+from director.store import hosts, locks, sessions
+from director.store.tables import HostRow, Placed, RunRow, SandboxRow, StepRow, TicketRow
 
 
 class Claim(StrEnum):
@@ -29,17 +31,20 @@ class Decision(StrEnum):
     LOST = "lost"
 
 
-def claim(session: Session, run: RunRow, host_id: str, memory_mib: int) -> Claim:
-    """Take a place and memory on a host for a run's sandbox, unless it has them or they lack.
+def claim(
+    session: Session, run: Placed, host_id: str, memory_mib: int, *, only_here: bool = False
+) -> Claim:
+    """Take a place and memory on a host for a sandbox, unless it has them or they lack.
 
     `elsewhere`: another host has the sandbox; `full`: no room now, or the host is draining;
-    `impossible`: no living host has so much memory at all."""
-    _lock(session, run)
+    `impossible`: no living host, or not the only one that it may be on, has so much memory."""
+    locks.get_one(session, type(run), run.id)
     if run.host_id is not None:
         return Claim.MINE if run.host_id == host_id else Claim.ELSEWHERE
-    host = session.get(HostRow, host_id, with_for_update=True)
+    host = locks.get(session, HostRow, host_id)
     if host is None or host.draining or not _has_room(session, host, memory_mib):
-        most = max((row.memory_mib for row in hosts.living(session)), default=memory_mib)
+        able = [row for row in hosts.living(session) if row.id == host_id or not only_here]
+        most = max((row.memory_mib for row in able), default=memory_mib)
         return Claim.IMPOSSIBLE if memory_mib > most else Claim.FULL
     run.host_id, run.memory_mib = host_id, memory_mib
     session.add(run)
@@ -58,14 +63,29 @@ def with_room(session: Session, memory_mib: int) -> str | None:
 
 
 def without_room(session: Session, limit: int = 1) -> list[str]:
-    """The runs that wait for memory on any host, in no line, the most urgent and oldest first."""
+    """The runs, and else the sandboxes, that wait for memory on any host, in no line, the most
+    urgent and oldest first."""
     in_line = select(TicketRow.run_id).where(TicketRow.run_id == StepRow.run_id).exists()
     waiting = (StepRow.status == StepStatus.QUEUED, col(RunRow.host_id).is_(None), ~in_line)
     statement = select(RunRow.id).join(StepRow, col(StepRow.run_id) == RunRow.id)
     statement = statement.where(
         *waiting, col(RunRow.pause_wanted).is_(False), sessions.still_open()
     )
-    return list(session.exec(statement.order_by(col(RunRow.priority), col(RunRow.id)).limit(limit)))
+    statement = statement.order_by(col(RunRow.priority), col(RunRow.id)).limit(limit)
+    found = list(session.exec(statement))
+    return found or _sandboxes_without_room(session, limit)
+
+
+def _sandboxes_without_room(session: Session, limit: int) -> list[str]:
+    in_line = select(TicketRow.run_id).where(TicketRow.run_id == SandboxRow.id).exists()
+    statement = select(SandboxRow.id).where(
+        SandboxRow.status == SandboxStatus.CREATING,
+        col(SandboxRow.temporal_run_id).is_not(None),
+        col(SandboxRow.host_id).is_(None),
+        ~in_line,
+    )
+    in_order = (col(SandboxRow.priority), col(SandboxRow.id))
+    return list(session.exec(statement.order_by(*in_order).limit(limit)))
 
 
 def decide(session: Session, run: RunRow) -> Decision:
@@ -73,9 +93,13 @@ def decide(session: Session, run: RunRow) -> Decision:
 
     Lost needs a lease that has run out and another host with room. A run that was let go before
     and has no new host yet is told `lost` again, so that the question may be repeated."""
-    _lock(session, run)
+    locks.get_one(session, RunRow, run.id)
+    if run.sandbox_id is not None:
+        _leave_ended(session, run, run.sandbox_id)
+        return Decision.WAIT
     if run.host_id is None:
         return Decision.LOST if run.sandbox_epoch else Decision.WAIT
+    locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
     if hosts.is_living(session, run.host_id):
         return Decision.WAIT
     others = [row for row in hosts.living(session) if row.id != run.host_id and not row.draining]
@@ -85,30 +109,36 @@ def decide(session: Session, run: RunRow) -> Decision:
     return Decision.LOST
 
 
-def settle_elsewhere(session: Session, run: RunRow) -> bool:
+def settle_elsewhere(session: Session, run: Placed) -> bool:
     """Tell whether a run can be settled without its host, which its end need not wait for.
 
     So it is where no host has it, and where its host's lease has run out while another lives: it
     is let go, and the host removes what is left of it when it returns."""
-    _lock(session, run)
+    locks.get_one(session, type(run), run.id)
+    if isinstance(run, RunRow) and run.sandbox_id is not None:
+        _leave_ended(session, run, run.sandbox_id)
+        return run.host_id is None
     if run.host_id is None:
         return True
-    alive = [row.id for row in hosts.living(session)]
-    if not alive or run.host_id in alive:
+    locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
+    if hosts.is_living(session, run.host_id) or not hosts.living(session):
         return False
     _let_go(session, run)
     return True
 
 
-def is_displaced(run: RunRow, host_id: str, epoch: int) -> bool:
-    """Tell whether a sandbox of that epoch on that host is no longer the run's."""
+def _leave_ended(session: Session, run: RunRow, sandbox_id: str) -> None:
+    """Let a run go from the host of somebody's sandbox once that has ended, and with it all that
+    the run had there. Before, its commands may go on there, whether the host answers or not."""
+    if SandboxStatus(session.get_one(SandboxRow, sandbox_id).status).ended:
+        run.host_id = None
+        session.add(run)
+        session.flush()
+
+
+def is_displaced(run: Placed, host_id: str, epoch: int) -> bool:
+    """Tell whether a sandbox of that epoch on that host is no longer its owner's."""
     return epoch < run.sandbox_epoch or run.host_id not in (None, host_id)
-
-
-def _lock(session: Session, run: RunRow) -> None:
-    """See the run as it is now, until the transaction ends."""
-    session.flush()  # a refresh drops what is not written yet
-    session.refresh(run, with_for_update=True)
 
 
 def _has_room(session: Session, host: HostRow, memory_mib: int) -> bool:
@@ -121,8 +151,10 @@ def _free_places(session: Session, host: HostRow) -> int:
     return host.places - hosts.reserved(session, host.id).places
 
 
-def _let_go(session: Session, run: RunRow) -> None:
-    run.host_id, run.workspace_ready = None, False
+def _let_go(session: Session, run: Placed) -> None:
+    run.host_id = None
+    if isinstance(run, RunRow):
+        run.workspace_ready = False
     run.sandbox_epoch += 1
     run.touch()
     session.add(run)

@@ -1,10 +1,13 @@
 """Queries of runs: start, look, intend; what steps write is in `steps`."""
 
+from functools import cache
+
+from sqlalchemy import Executable, bindparam
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
 from director.domain.base import Json
-from director.domain.departments import Wish
+from director.domain.departments import Ceiling, DepartmentConfig, Wish
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.events import EventType
 from director.domain.ids import RUN, new_id
@@ -14,10 +17,10 @@ from director.domain.runs import RunStatus
 from director.domain.steps import step_ids
 from director.domain.users import Principal
 from director.domain.workflows import Definition, StartWorkflow
-from director.store import sessions, standing, workflows
+from director.store import locks, sandboxes, sessions, standing, workflows
 from director.store.lists import paged
 from director.store.matching import check_startable, matching
-from director.store.tables import RunRow, SessionRow, StepRow
+from director.store.tables import DepartmentRow, RunRow, SandboxRow, SessionRow, StepRow
 
 MAX_SIGNALS = 2000
 """Signals and pauses that one run takes; Temporal bounds its history, and a run must always be able
@@ -26,12 +29,13 @@ to end."""
 
 def create(session: Session, principal: Principal, workflow_id: str, body: StartWorkflow) -> RunRow:
     """Add a run, queued. Raises ConflictError while another run of the workflow is on."""
-    workflow = workflows.get(session, principal, workflow_id)
+    workflow = workflows.locked(session, principal, workflow_id)
     parent = sessions.usable(session, principal, workflow.session_id)
     if going := _open_run(session, workflow_id):
         raise ConflictError(f"workflow {workflow_id} is running already", runId=going)
     definition = workflows.definition(session, workflow_id, workflow.version)
     _check_startable(session, parent, definition)
+    wanted = definition.config
     run = RunRow(
         id=new_id(RUN),
         workflow_id=workflow.id,
@@ -42,11 +46,15 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
         context=body.context,
         priority=body.priority or definition.priority,
         total_steps=len(definition.steps),
-        image=definition.config.sandbox.image if definition.config.sandbox else None,
+        image=wanted.sandbox.image if wanted.sandbox else None,
+        keep_sandbox=bool(wanted.keep_sandbox),
     )
+    sandbox = _join(session, run, wanted.sandbox_id) if wanted.sandbox_id else None
     session.add(run)
     session.flush()
     _add_steps(session, run, definition)
+    if sandbox is not None:
+        _check_ceilings(session, run, sandbox)
     workflow.latest_run_id, workflow.status = run.id, run.status
     workflow.touch()
     session.add(workflow)
@@ -70,6 +78,11 @@ def latest(session: Session, principal: Principal, workflow_id: str) -> RunRow:
     if workflow.latest_run_id is None:
         raise ConflictError(f"workflow {workflow_id} was never started", status=workflow.status)
     return session.get_one(RunRow, workflow.latest_run_id)
+
+
+def latest_locked(session: Session, principal: Principal, workflow_id: str) -> RunRow:
+    """The same, for who is to change it."""
+    return locks.get_one(session, RunRow, latest(session, principal, workflow_id).id)
 
 
 def status(session: Session, principal: Principal, workflow_id: str) -> domain.RunView:
@@ -108,7 +121,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
         owner_id=run.owner_id,
         department_id=definition.department_id,
         priority=run.priority,
-        timeout_ms=definition.config.timeout,
+        timeout_ms=definition.config.run_timeout,
         paused=run.pause_wanted,
         on_sandbox_lost=definition.config.on_sandbox_lost or domain.OnSandboxLost.REPEAT,
         plan=plan_of(definition),
@@ -117,7 +130,7 @@ def input_of(session: Session, run: RunRow) -> domain.RunInput:
 
 def note_started(session: Session, run_id: str, temporal_run_id: str) -> None:
     """Write which execution of Temporal carries a run, unless its first step has done so."""
-    run = session.get_one(RunRow, run_id)
+    run = locks.get_one(session, RunRow, run_id)
     if run.temporal_run_id is None:
         run.temporal_run_id = temporal_run_id
         session.add(run)
@@ -130,9 +143,19 @@ def want_cancel(session: Session, run: RunRow) -> None:
     standing.move(session, run, RunStatus.CANCELLING, EventType.WORKFLOW_CANCELLING)
 
 
+def present(session: Session, run_id: str) -> RunStatus:
+    """The status of a run now, and no more of it: whoever waits asks again and again."""
+    return RunStatus(session.execute(_status(), {"run_id": run_id}).scalar_one())
+
+
+@cache
+def _status() -> Executable:
+    return select(col(RunRow.status)).where(col(RunRow.id) == bindparam("run_id"))
+
+
 def is_wanted(session: Session, run_id: str) -> bool:
     """Whether a run that is on is to go on: nobody cancelled it, and it has not ended."""
-    status = RunStatus(session.exec(select(RunRow.status).where(RunRow.id == run_id)).one())
+    status = present(session, run_id)
     return not status.ended and status is not RunStatus.CANCELLING
 
 
@@ -140,7 +163,7 @@ def stop(session: Session, run_id: str) -> None:
     """Let no activity begin anything more in a run whose execution has ended."""
     standing.move(
         session,
-        session.get_one(RunRow, run_id),
+        locks.get_one(session, RunRow, run_id),
         RunStatus.CANCELLING,
         EventType.WORKFLOW_CANCELLING,
     )
@@ -148,8 +171,8 @@ def stop(session: Session, run_id: str) -> None:
 
 def cancel_all(session: Session, run_ids: list[str]) -> None:
     """Write the intent to cancel several runs."""
-    for run_id in run_ids:
-        want_cancel(session, session.get_one(RunRow, run_id))
+    for run in locks.each(session, RunRow, run_ids):
+        want_cancel(session, run)
 
 
 def want_pause(session: Session, run: RunRow, pause: bool) -> None:
@@ -204,6 +227,13 @@ def departments_of(session: Session, run_id: str) -> list[str]:
     return sorted(ids)
 
 
+def ceilings(session: Session, run_id: str) -> list[Ceiling]:
+    """The limits of every department that has, or can get, a step of a run."""
+    rows = [session.get_one(DepartmentRow, id) for id in departments_of(session, run_id)]
+    configs = [DepartmentConfig.model_validate(row.config) for row in rows]
+    return [config.resource_limits for config in configs if config.resource_limits]
+
+
 def _add_steps(session: Session, run: RunRow, definition: Definition) -> None:
     ids = step_ids(definition.steps)
     for index, step in enumerate(definition.steps):
@@ -232,6 +262,26 @@ def _check_startable(session: Session, parent: SessionRow, definition: Definitio
         raise ConflictError(message, **error.details) from None
     for wish in dict.fromkeys(definition.wish(step) for step in definition.steps):
         check_startable(session, parent.id, wish)
+
+
+def _join(session: Session, run: RunRow, sandbox_id: str) -> SandboxRow:
+    """Let a run work in a living sandbox. Raises ConflictError where that does not run."""
+    row = sandboxes.joined(session, sandbox_id)
+    run.sandbox_id, run.host_id = row.id, row.host_id
+    run.image, run.resolved_image = row.image, row.resolved_image
+    run.effective_policy = row.effective_policy
+    return row
+
+
+def _check_ceilings(session: Session, run: RunRow, sandbox: SandboxRow) -> None:
+    has = sandboxes.policy_of(sandbox).resource_limits
+    for most in ceilings(session, run.id):
+        compared = (("memory", has.memory, most.memory), ("cpu", has.cpu, most.cpu))
+        for what, much, allowed in compared:
+            if allowed is not None and (much is None or much > allowed):
+                message = f"sandbox {sandbox.id} has {what} {much}, and a department of the"
+                message += f" workflow allows {allowed}: use a smaller one, or raise that limit"
+                raise ConflictError(message, sandboxId=sandbox.id, limit=what)
 
 
 def _open_run(session: Session, workflow_id: str) -> str | None:

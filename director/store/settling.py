@@ -9,8 +9,8 @@ from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput, StepStatus
 from director.domain.states import advance_step
 from director.domain.times import utc_now
-from director.store import hosts, placement, standing, tickets
-from director.store.tables import RunRow, StepRow
+from director.store import hosts, locks, placement, sandboxes, standing, tickets, workflows
+from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
 
 _EVENTS = {
     RunStatus.COMPLETED: EventType.WORKFLOW_COMPLETED,
@@ -26,14 +26,25 @@ _OPEN_STEP_ENDS = {
 }
 
 
-def settle(session: Session, end: SettleInput) -> list[str]:
+def settle(session: Session, end: SettleInput, *, keep: bool = False) -> list[str]:
     """Write the end of a run, once, and give back its slots and its place; gives the runs that
-    get them, or may find memory now. A run that has ended keeps the end that it has."""
-    run = session.get_one(RunRow, end.run_id)
+    get them, or may find memory now. A run that has ended keeps the end that it has. `keep` lets
+    its sandbox be one like any other from the same moment on."""
+    run = locks.get_one(session, RunRow, end.run_id)
+    parent = locks.get_one(session, SessionRow, run.session_id)
+    locks.hold(session, locks.Name.PLACES)
     if not RunStatus(run.status).ended:
+        if keep and run.host_id is not None and parent.deleted_at is None:
+            _keep_sandbox(session, run)
         _end(session, run, end)
-    granted = tickets.release_run(session, run.id, hosts.total_places(session))
+    granted = tickets.release_run(session, run.id, hosts.total_places)
     return [*granted, *placement.without_room(session)]
+
+
+def _keep_sandbox(session: Session, run: RunRow) -> None:
+    name = session.get_one(WorkflowRow, run.workflow_id).name
+    config = workflows.definition(session, run.workflow_id, run.version).config
+    sandboxes.keep(session, run, name, config)
 
 
 def _end(session: Session, run: RunRow, end: SettleInput) -> None:
@@ -46,7 +57,8 @@ def _end(session: Session, run: RunRow, end: SettleInput) -> None:
     more: Json = {"result": {key: run.result[key] for key in ("success", "checkpointIds")}}
     if run.error is not None:
         more["error"] = {key: run.error[key] for key in ("code", "step") if key in run.error}
-    standing.move(session, run, end.status, _EVENTS[end.status], more)
+    stand = standing.Stand(sum(step.status == StepStatus.COMPLETED for step in steps))
+    standing.move(session, run, end.status, _EVENTS[end.status], more, stand)
 
 
 def _end_step(session: Session, step: StepRow, end: SettleInput) -> None:
@@ -96,7 +108,7 @@ def _error(run: RunRow, steps: list[StepRow], end: SettleInput) -> Json | None:
         code = end.code or FailureCode.CANCELLED
         return {"code": code, "message": message, **where}
     if end.status is RunStatus.TIMED_OUT:
-        message = "the run took longer than config.timeout allows"
+        message = "the run took longer than config.timeout, or maxDuration of its sandbox, allows"
         return {"code": FailureCode.TIMEOUT, "message": message, **where}
     if end.code == FailureCode.SANDBOX_LOST:
         message = "the sandbox was lost with its host, and config.onSandboxLost is fail"

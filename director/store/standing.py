@@ -1,9 +1,12 @@
 """Where a run stands: moved, shown and told."""
 
-from typing import Any
+from datetime import datetime
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import func
+from sqlalchemy import Executable, bindparam, case, func, update
 from sqlalchemy.orm import defer
+from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
@@ -12,11 +15,19 @@ from director.domain.events import EventType
 from director.domain.runs import RunStatus, StepStatus
 from director.domain.states import advance
 from director.domain.times import rfc3339, utc_now
-from director.store import events, sessions
+from director.store import events, locks, sessions
+from director.store.base import UtcDateTime
 from director.store.tables import RunRow, SessionRow, StepRow, WorkflowRow
 
 _UNDER_WAY = (StepStatus.RUNNING, StepStatus.RETRYING, StepStatus.WAITING, StepStatus.QUEUED)
 _STEP_SHOWN = set(domain.StepView.model_fields) - {"result", "error"}
+
+
+class Stand(NamedTuple):
+    """How many steps of a run are completed, and the first that is at work."""
+
+    done: int
+    current: Json | None = None
 
 
 def move(
@@ -25,8 +36,10 @@ def move(
     wanted: RunStatus,
     kind: EventType,
     more: Json | None = None,
+    stand: Stand | None = None,
 ) -> bool:
-    """Advance a run's status, with its workflow's and the event; False where no move exists."""
+    """Advance a run's status, with its workflow's and the event; False where no move exists.
+    `stand` is where the run stands after that, if that is known."""
     status = advance(RunStatus(run.status), wanted)
     if status == run.status:
         return False
@@ -36,19 +49,34 @@ def move(
         run.completed_at = now
     run.touch()
     session.add(run)
-    workflow = session.get_one(WorkflowRow, run.workflow_id)
-    if workflow.latest_run_id == run.id:
-        workflow.status = status
-        workflow.touch()
-        session.add(workflow)
+    parent = locks.get_one(session, SessionRow, run.session_id) if status.ended else None
     session.flush()
-    tell(session, run, kind, more)
-    if status.ended:
-        parent = session.get_one(SessionRow, run.session_id)
+    _move_workflow(session, run, now)
+    tell(session, run, kind, more, stand)
+    if parent is not None:
         parent.renew()
         session.add(parent)
         sessions.tell(session, parent, EventType.SESSION_METRICS)
     return True
+
+
+def _move_workflow(session: Session, run: RunRow, now: datetime) -> None:
+    """Let the workflow have the status of its latest run; other runs of it do not show."""
+    id = run.workflow_id
+    values = {"run": run.id, "workflow": id, "moved": run.status, "now": now}
+    session.execute(_latest_moved(), values)
+    if (loaded := session.identity_map.get(identity_key(WorkflowRow, id))) is not None:
+        session.refresh(loaded)
+
+
+@cache
+def _latest_moved() -> Executable:
+    now, changed = bindparam("now", type_=UtcDateTime()), col(WorkflowRow.updated_at)
+    moved = update(WorkflowRow.__table__).values(  # type: ignore[attr-defined]
+        status=bindparam("moved"), updated_at=case((changed > now, changed), else_=now)
+    )
+    of_run = col(WorkflowRow.latest_run_id) == bindparam("run")
+    return moved.where(col(WorkflowRow.id) == bindparam("workflow"), of_run)
 
 
 def steps_of(session: Session, run_id: str) -> list[StepRow]:
@@ -113,9 +141,15 @@ def _steps_without_results(
     return found
 
 
-def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = None) -> None:
+def tell(
+    session: Session,
+    run: RunRow,
+    kind: EventType,
+    more: Json | None = None,
+    stand: Stand | None = None,
+) -> None:
     """Append an event of the run: where it stands, as the `workflow_progress` message tells it."""
-    done = _completed(session, run.id)
+    done, current = stand or stand_of(session, run)
     data: dict[str, Any] = {
         "workflowId": run.workflow_id,
         "runId": run.id,
@@ -125,7 +159,7 @@ def tell(session: Session, run: RunRow, kind: EventType, more: Json | None = Non
         "step": done,
         "totalSteps": run.total_steps,
         "progress": _progress(run, done),
-        "currentStep": _under_way(session, run),
+        "currentStep": current,
         **(more or {}),
     }
     events.append(
@@ -145,22 +179,17 @@ def _progress(run: RunRow, done: int) -> int:
     return min(99, domain.percent(done, run.total_steps))
 
 
-def _completed(session: Session, run_id: str) -> int:
-    completed = (StepRow.run_id == run_id, StepRow.status == StepStatus.COMPLETED)
-    return session.exec(select(func.count()).select_from(StepRow).where(*completed)).one()
-
-
-def _under_way(session: Session, run: RunRow) -> Json | None:
-    """The step that is at work, without its result: a result may be large."""
-    if RunStatus(run.status).ended:
-        return None
-    at_work = (StepRow.run_id == run.id, col(StepRow.status).in_(_UNDER_WAY))
+def stand_of(session: Session, run: RunRow) -> Stand:
+    """Where a run stands now."""
+    found = session.execute(_by_status(), {"run_id": run.id}).all()
+    done = sum(count for status, count, _ in found if status == StepStatus.COMPLETED)
+    at_work = [first for status, _, first in found if status in _UNDER_WAY]
+    if RunStatus(run.status).ended or not at_work:
+        return Stand(done)
+    # without its result, which may be large; whoever has just written it has it in the session
     slim = (defer(StepRow.result), defer(StepRow.error))  # type: ignore[arg-type]
-    statement = select(StepRow).where(*at_work).options(*slim).order_by(col(StepRow.index))
-    row = session.exec(statement.limit(1)).first()
-    if row is None:
-        return None
-    return {
+    row = session.get_one(StepRow, (run.id, min(at_work)), options=slim)
+    current = {
         "index": row.index,
         "id": row.id,
         "type": row.type,
@@ -168,3 +197,12 @@ def _under_way(session: Session, run: RunRow) -> Json | None:
         "attempt": row.attempt,
         "startTime": rfc3339(row.started_at) if row.started_at else None,
     }
+    return Stand(done, current)
+
+
+@cache
+def _by_status() -> Executable:
+    """Made once: every event of a run asks it."""
+    counted = select(col(StepRow.status), func.count(), func.min(StepRow.index))
+    of_run = col(StepRow.run_id) == bindparam("run_id")
+    return counted.where(of_run).group_by(col(StepRow.status))

@@ -1,19 +1,32 @@
 """What the activities of a run write, fenced so that an old attempt never overwrites a newer."""
 
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Literal
 
-from sqlmodel import Session
+from sqlalchemy import bindparam
+from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import Select
 
 from director.domain.base import Json
 from director.domain.departments import TicketState
 from director.domain.errors import DeadlineError
 from director.domain.events import EventType
 from director.domain.failures import StepFailure
+from director.domain.ids import RUN, SANDBOX
 from director.domain.runs import RunStatus, StepOutcome, StepStatus
+from director.domain.security_events import SecurityEventType
 from director.domain.states import advance_step
 from director.domain.times import to_millis, utc_now
-from director.store import hosts, outputs, returns, standing, tickets
+from director.store import (
+    hosts,
+    locks,
+    outputs,
+    returns,
+    security_events,
+    standing,
+    tickets,
+)
 from director.store.tables import RunRow, StepRow
 from director.store.tickets import Taken
 
@@ -41,11 +54,14 @@ class Opened:
     `go` on; `outcome` is to be told as it is (it has ended already, or must wait); `superseded`:
     an execution before this one, which was reset in Temporal, may still have a command running,
     which is to be ended first; `stale`: another attempt has it; `over`: the run has ended.
-    `granted` are runs that are to be signalled."""
+    `granted` are runs that are to be signalled. `rows` keeps what was read, so that the session
+    need not read it again; `fresh`: the attempt begins, nothing was done for it before."""
 
     state: Literal["go", "outcome", "superseded", "stale", "over"]
     outcome: StepOutcome | None = None
     granted: list[str] = field(default_factory=list)
+    rows: tuple[RunRow, StepRow] | None = None
+    fresh: bool = False
 
 
 def open_step(session: Session, key: StepKey, host_id: str, *, quiet: bool = False) -> Opened:
@@ -106,7 +122,7 @@ def _admitted(
     went_on = _is_begun(step, key)
     _take(session, step, key, StepStatus.RUNNING)
     _begin(session, run, began=not went_on)
-    return Opened("go", None, granted)
+    return Opened("go", None, granted, (run, step), fresh=not went_on)
 
 
 def _taken(session: Session, run: RunRow, step: StepRow) -> Taken:
@@ -114,12 +130,11 @@ def _taken(session: Session, run: RunRow, step: StepRow) -> Taken:
 
     Both or none: whoever lacks one of them waits for that one and keeps none from others."""
     slot = tickets.take(session, run, step)
-    if run.host_id is not None:
+    if run.host_id is not None or run.sandbox_id is not None:
         return slot
-    places = hosts.total_places(session)
     if slot.state is TicketState.WAITING:
-        return slot.and_granted(tickets.leave_place(session, run.id, places))
-    place = tickets.take_place(session, run, places)
+        return slot.and_granted(tickets.leave_place(session, run.id, hosts.total_places))
+    place = tickets.take_place(session, run, hosts.total_places(session))
     if place.state is TicketState.HELD:
         return slot.and_granted(place.granted)
     return place.and_granted([*slot.granted, *tickets.release(session, run.id, step.index)])
@@ -175,8 +190,28 @@ def close_step(
     session.add(step)
     session.flush()
     standing.tell(session, run, EventType.STEP_ENDED, {"endedStep": _brief(step)})
-    granted = tickets.release(session, run.id, step.index)
+    _note_kill(session, run, step)
+    granted = tickets.release(session, run.id, step.index) if step.wish.is_any else []
     return Closed(outcome_of(step, run.host_id), granted)
+
+
+def _note_kill(session: Session, run: RunRow, step: StepRow) -> None:
+    """Write a security event where the step's command was killed for want of memory or time."""
+    kind = None
+    if (step.result or {}).get("oomKilled"):
+        kind = SecurityEventType.OOM_KILL
+    elif (step.error or {}).get("code") == DeadlineError.code and step.type == "execute":
+        kind = SecurityEventType.TIMEOUT_KILL
+    if kind is not None:
+        security_events.killed(
+            session,
+            kind,
+            owner_id=run.owner_id,
+            sandbox_id=SANDBOX + run.id.removeprefix(RUN),
+            session_id=run.session_id,
+            run_id=run.id,
+            step=step.id,
+        )
 
 
 def requeue(session: Session, key: StepKey) -> Closed:
@@ -187,7 +222,7 @@ def requeue(session: Session, key: StepKey) -> Closed:
     _, step = _rows(session, key)
     step.started_at = None
     session.add(step)
-    left = tickets.leave_place(session, key.run_id, hosts.total_places(session))
+    left = tickets.leave_place(session, key.run_id, hosts.total_places)
     return replace(closed, granted=[*closed.granted, *left])
 
 
@@ -202,6 +237,7 @@ def _set_down(
 ) -> Closed:
     require(session, key, to_start=True)
     run, step = _rows(session, key)
+    granted = tickets.release(session, run.id, step.index)
     _move(step, status)
     session.add(step)
     session.flush()
@@ -209,18 +245,47 @@ def _set_down(
         standing.tell(session, run, kind)
     spent = to_millis(utc_now() - (step.started_at or utc_now()))
     outcome = StepOutcome(status=status, host_id=run.host_id, elapsed_ms=spent)
-    return Closed(outcome, tickets.release(session, run.id, step.index))
+    return Closed(outcome, granted)
 
 
-def require(session: Session, key: StepKey, *, to_start: bool = False) -> None:
-    """Raise StaleAttemptError unless this attempt has the step and the run is open; `to_start`
-    something in the sandbox, the run must not be on its way to an end either."""
-    run, step = _rows(session, key)
+def require(session: Session, key: StepKey, *, to_start: bool = False) -> RunRow:
+    """The run, if this attempt has the step and the run is open; `to_start` something in the
+    sandbox, the run must not be on its way to an end either. It stays so until the transaction
+    ends. Raises StaleAttemptError."""
+    return _required(*_rows(session, key), key, to_start)
+
+
+def check(session: Session, key: StepKey) -> RunRow:
+    """As `require` to start something, for who only reads: it may be otherwise soon."""
+    return seen(session, key).checked()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A run and its step as who only reads sees them."""
+
+    key: StepKey
+    run: RunRow
+    step: StepRow
+
+    def checked(self) -> RunRow:
+        """The run, if this attempt may start something. Raises StaleAttemptError."""
+        return _required(self.run, self.step, self.key, to_start=True)
+
+
+def seen(session: Session, key: StepKey) -> Seen:
+    """How a run and its step stand now; it may be otherwise soon."""
+    run, step = session.execute(_run_and_step(), {"run_id": key.run_id, "index": key.index}).one()
+    return Seen(key, run, step)
+
+
+def _required(run: RunRow, step: StepRow, key: StepKey, to_start: bool) -> RunRow:
     status = RunStatus(run.status)
     if not _has(step, key) or step.activity_attempt != key.activity_attempt:
         raise StaleAttemptError("another attempt has this step")
     if status.ended or (to_start and status is RunStatus.CANCELLING):
         raise StaleAttemptError(f"the run is {status}")
+    return run
 
 
 def repeat_step(session: Session, key: StepKey) -> int:
@@ -255,8 +320,33 @@ def _elapsed_ms(step: StepRow) -> int:
 
 
 def _rows(session: Session, key: StepKey) -> tuple[RunRow, StepRow]:
-    run = session.get_one(RunRow, key.run_id)
+    """The run, locked, and the step as it is then."""
+    if not locks.is_kept(session, RunRow, key.run_id):
+        session.flush()  # what is not written yet would be lost
+        found = session.execute(
+            _run_and_step_locked(),
+            {"run_id": key.run_id, "index": key.index},
+            execution_options={"populate_existing": True},
+        ).one_or_none()
+        if found is not None:
+            locks.keep(session, found[0], key.run_id)
+            return found[0], found[1]
+    run = locks.get_one(session, RunRow, key.run_id)
     return run, session.get_one(StepRow, (key.run_id, key.index))
+
+
+@cache
+def _run_and_step() -> Select[RunRow, StepRow]:
+    of_run, at = col(StepRow.run_id) == col(RunRow.id), col(StepRow.index) == bindparam("index")
+    joined = select(RunRow, StepRow).join(StepRow, of_run)
+    return joined.where(col(RunRow.id) == bindparam("run_id"), at)
+
+
+@cache
+def _run_and_step_locked() -> Select[RunRow, StepRow]:
+    """Both are locked: Postgres shows a row that it had to wait for as it is now, but what is only
+    joined to it as it was before."""
+    return _run_and_step().with_for_update(of=[RunRow, StepRow], key_share=True)
 
 
 def _is_this(step: StepRow, key: StepKey) -> bool:
@@ -294,14 +384,15 @@ def _move(step: StepRow, status: StepStatus) -> None:
 
 
 def _begin(session: Session, run: RunRow, *, began: bool) -> None:
+    stand = standing.stand_of(session, run)
     first = run.started_at is None
     kind = EventType.WORKFLOW_STARTED if first else EventType.WORKFLOW_RESUMED
     run.started_at = run.started_at or utc_now()
     session.add(run)
-    if not standing.move(session, run, RunStatus.RUNNING, kind) and first:
-        standing.tell(session, run, kind)  # it was resumed before its first step
+    if not standing.move(session, run, RunStatus.RUNNING, kind, stand=stand) and first:
+        standing.tell(session, run, kind, stand=stand)  # it was resumed before its first step
     if began:
-        standing.tell(session, run, EventType.STEP_STARTED)
+        standing.tell(session, run, EventType.STEP_STARTED, stand=stand)
 
 
 def _brief(step: StepRow) -> Json:

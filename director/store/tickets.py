@@ -1,11 +1,12 @@
 """Slots of departments and places of hosts: who has one, and who is next in line.
 
-A ticket belongs to (run, step), never to a process. What becomes free is granted in the
-transaction that frees it; the caller signals the runs that got it after the commit."""
+A ticket belongs to (run, step), never to a process; one of a place, to a run or to a sandbox. What
+becomes free is granted in the transaction that frees it; the caller signals those that got it
+after the commit."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from itertools import groupby
@@ -19,10 +20,18 @@ from director.domain.departments import DepartmentStatus, TicketState
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepStatus
 from director.domain.times import utc_now
-from director.store import lines
+from director.store import lines, locks
 from director.store.lines import GRANTABLE, MOST, PLACE, held_counts, hold, is_grantable, of, remove
 from director.store.matching import matching, unmatched
-from director.store.tables import DepartmentRow, RunRow, SessionRow, StepRow, TicketRow
+from director.store.tables import (
+    DepartmentRow,
+    Placed,
+    RunRow,
+    SandboxRow,
+    SessionRow,
+    StepRow,
+    TicketRow,
+)
 
 PLACES = "places"
 """The pool of the places of all hosts: a run holds one until it has ended."""
@@ -51,6 +60,8 @@ def take(session: Session, run: RunRow, step: StepRow) -> Taken:
     if step.department_id is None and not step.wish.is_open:
         return Taken(TicketState.HELD)
     _lock(session, run.session_id)
+    if step.wish.is_open:
+        session.refresh(step, ["department_id"])  # a slot that was granted has bound it
     own = _tickets(session, run.id, step.index)
     if (pool := _held(own)) is not None:
         return Taken(TicketState.HELD, pool)
@@ -65,10 +76,10 @@ def take(session: Session, run: RunRow, step: StepRow) -> Taken:
     return Taken(TicketState.WAITING if pool is None else TicketState.HELD, pool, others)
 
 
-def take_place(session: Session, run: RunRow, limit: int) -> Taken:
-    """Take one of `limit` places of the hosts for a run, or a place in the line for one.
-
-    The caller has locked what it counted `limit` from."""
+def take_place(session: Session, run: Placed, limit: int) -> Taken:
+    """Take one of `limit` places of the hosts for a run or a sandbox, or a place in the line for
+    one."""
+    locks.hold(session, locks.Name.PLACES)
     own = session.get(TicketRow, (PLACES, run.id, PLACE))
     if own is not None and own.state == TicketState.HELD:
         return Taken(TicketState.HELD)
@@ -91,22 +102,21 @@ def release(session: Session, run_id: str, step: int | None = None) -> list[str]
     return _runs(_grant_all(session, _departments(session, pools)))
 
 
-def release_run(session: Session, run_id: str, places: int) -> list[str]:
-    """Give back all that a run holds or waits for, its place among `places` of the hosts too;
-    gives the runs that get something now."""
-    pools = _remove(session, run_id)
-    granted = _grant_all(session, _departments(session, pools))
-    if PLACES in pools:
-        granted += lines.grant(session, PLACES, places)
-    return _runs(granted)
+def release_run(session: Session, run_id: str, places: Callable[[Session], int]) -> list[str]:
+    """Give back all that a run holds or waits for, its place among those of the hosts too; gives
+    the runs that get something now. `places` are counted after the slots are given."""
+    granted = release(session, run_id)
+    return list(dict.fromkeys([*granted, *leave_place(session, run_id, places)]))
 
 
-def leave_place(session: Session, run_id: str, places: int) -> list[str]:
+def leave_place(session: Session, run_id: str, places: Callable[[Session], int]) -> list[str]:
     """Give back the place of a run that has no sandbox, or its place in the line; gives the runs
-    that get one of the `places` now."""
-    if not _remove(session, run_id, TicketRow.pool == PLACES):
+    that get one of the `places` now, which are counted only where somebody waits for one."""
+    locks.hold(session, locks.Name.PLACES)
+    removed = remove(session, TicketRow.run_id == run_id, TicketRow.pool == PLACES)
+    if not removed or not lines.is_waited_for(session, PLACES):
         return []
-    return _runs(lines.grant(session, PLACES, places))
+    return _runs(lines.grant(session, PLACES, places(session)))
 
 
 def put_back(session: Session, run_id: str) -> list[str]:
@@ -117,11 +127,21 @@ def put_back(session: Session, run_id: str) -> list[str]:
     return _runs(_grant_all(session, _departments(session, pools)))
 
 
+def hand_over(session: Session, run_id: str, sandbox_id: str) -> None:
+    """Let the sandbox that a run leaves behind have the run's place among those of the hosts."""
+    locks.hold(session, locks.Name.PLACES)
+    own = session.get(TicketRow, (PLACES, run_id, PLACE))
+    if own is not None:
+        session.add(TicketRow(**{**own.model_dump(), "run_id": sandbox_id}))
+        session.delete(own)
+        session.flush()
+
+
 def grant(session: Session, pool: str) -> list[str]:
     """Grant what a department has free, after it has changed; gives the runs that got it. One that
     is paused takes back what it has granted to steps that have not begun."""
-    row = session.get_one(DepartmentRow, pool)
-    _lock(session, row.session_id)
+    _lock(session, session.get_one(DepartmentRow, pool).session_id)
+    row = locks.get_one(session, DepartmentRow, pool)
     if not _grants(row):
         _put_back(session, TicketRow.pool == pool)
     return _runs(_grant_department(session, row))
@@ -129,6 +149,7 @@ def grant(session: Session, pool: str) -> list[str]:
 
 def grant_places(session: Session, limit: int) -> list[str]:
     """Grant the places of the hosts that are free; gives the runs that got one."""
+    locks.hold(session, locks.Name.PLACES)
     return _runs(lines.grant(session, PLACES, limit))
 
 
@@ -136,17 +157,19 @@ def grant_all(session: Session) -> list[str]:
     """Grant what any department has free, for Reconcile: runs that go on after a pause may wait
     beside a free slot. Gives the runs that got one."""
     waiting = (TicketRow.state == TicketState.WAITING, TicketRow.pool != PLACES)
-    pools = set(session.exec(select(TicketRow.pool).where(*waiting).distinct()))
-    rows = sorted(_departments(session, pools), key=lambda row: (row.session_id, row.id))
+    pools = select(TicketRow.pool).where(*waiting)
+    parent, id = col(DepartmentRow.session_id), col(DepartmentRow.id)
+    found = session.exec(select(parent, id).where(id.in_(pools)).order_by(parent, id)).all()
     granted: list[TicketRow] = []
-    for session_id, group in groupby(rows, key=lambda row: row.session_id):
+    for session_id, group in groupby(found, key=lambda pair: pair[0]):
         _lock(session, session_id)
-        granted += _grant_all(session, group)
+        granted += _grant_all(session, _departments(session, {id for _, id in group}))
     return _runs(granted)
 
 
 def unheard(session: Session, older_than: timedelta) -> list[str]:
-    """Runs that were granted something so long ago and have not begun: the signal was lost."""
+    """Runs and sandboxes that were granted something so long ago and have not begun: the signal
+    was lost."""
     other = aliased(TicketRow)
     waits = select(other.run_id).where(
         other.run_id == TicketRow.run_id, other.state == TicketState.WAITING
@@ -163,7 +186,17 @@ def unheard(session: Session, older_than: timedelta) -> list[str]:
             GRANTABLE,
         )
     )
-    return sorted(set(session.exec(statement)))
+    sandboxes = (
+        select(TicketRow.run_id)
+        .join(SandboxRow, col(SandboxRow.id) == TicketRow.run_id)
+        .where(
+            TicketRow.state == TicketState.HELD,
+            col(TicketRow.granted_at) < utc_now() - older_than,
+            col(SandboxRow.host_id).is_(None),
+            GRANTABLE,
+        )
+    )
+    return sorted({*session.exec(statement), *session.exec(sandboxes)})
 
 
 def counts(session: Session, pool: str) -> Counter[str]:
@@ -174,8 +207,8 @@ def counts(session: Session, pool: str) -> Counter[str]:
 
 def _lock(session: Session, session_id: str) -> None:
     """Let nobody else count slots of this session: a step can wait in several of its departments,
-    so that a lock on one of them would not do. SQLite has one writer anyway."""
-    session.exec(select(SessionRow.id).where(SessionRow.id == session_id).with_for_update()).one()
+    so that a lock on one of them would not do."""
+    locks.get_one(session, SessionRow, session_id)
 
 
 def _pools(session: Session, run: RunRow, step: StepRow) -> list[DepartmentRow]:
@@ -221,7 +254,7 @@ def _keep_place(session: Session, own: list[TicketRow], pools: list[DepartmentRo
     session.flush()
 
 
-def _ticket(run: RunRow, pool: str, step: int) -> TicketRow:
+def _ticket(run: Placed, pool: str, step: int) -> TicketRow:
     """A run stands in line since it was asked for, and once a host has it since its step is to
     begin: what a dying worker or a full host costs it on the way must not let others pass."""
     return TicketRow(

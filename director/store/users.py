@@ -1,19 +1,24 @@
 """Users, their logins and the refresh tokens of each login."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 
-from sqlalchemy import ColumnElement, Index, text
+import sqlalchemy
+from sqlalchemy import ColumnElement, Executable, Index, and_, bindparam, inspect, or_, text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Field, Session, SQLModel, col, delete, func, select, update
 
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.ids import USER, new_id
 from director.domain.pages import PageQuery, Pagination
+from director.domain.security_events import SecurityEventType
 from director.domain.times import utc_now
-from director.domain.users import Role
-from director.store.base import TimedRow, UtcDateTime
+from director.domain.users import Principal, Role
+from director.store import locks, security_events
+from director.store.base import Bytewise, TimedRow, UtcDateTime
 from director.store.lists import paged
 
 REFRESH_LIFE = timedelta(days=30)
@@ -98,7 +103,9 @@ def get_user(session: Session, user_id: str) -> UserRow:
 
 def by_username(session: Session, username: str) -> UserRow | None:
     """Find a user by name, whatever its case."""
-    named = func.lower(col(UserRow.username)) == func.lower(username)
+    # as both databases do it, whatever the language of the server
+    lower = "".join(char.lower() if char.isascii() else char for char in username)
+    named = func.lower(col(UserRow.username), type_=Bytewise()) == lower
     return session.exec(select(UserRow).where(named)).first()
 
 
@@ -118,6 +125,7 @@ def update_user(
     """Change what is given; what really changes ends all logins of the user.
 
     Raises NotFoundError, and ConflictError where no enabled admin would be left."""
+    _lock_admins(session, user_id)
     row = get_user(session, user_id)
     wanted = {"password_hash": password_hash, "role": role and role.value, "disabled": disabled}
     changes = {
@@ -136,12 +144,22 @@ def update_user(
     return row
 
 
+def _lock_admins(session: Session, user_id: str) -> None:
+    """Lock a user, and all admins of whom one must be left, in one order."""
+    which = or_(and_(*_enabled_admin()), col(UserRow.id) == user_id)
+    ordered = select(UserRow).where(which).order_by(col(UserRow.id))
+    fresh = {"populate_existing": True}
+    session.exec(ordered.with_for_update(key_share=True), execution_options=fresh).all()
+
+
+def _enabled_admin() -> tuple[ColumnElement[bool], ...]:
+    return col(UserRow.role) == Role.ADMIN.value, col(UserRow.disabled).is_(False)
+
+
 def _keep_an_admin(session: Session, row: UserRow, future: dict[str, object]) -> None:
     if future["role"] == Role.ADMIN and not future["disabled"]:
         return
-    enabled = (col(UserRow.role) == Role.ADMIN.value, col(UserRow.disabled).is_(False))
-    admins = select(UserRow.id).where(*enabled).order_by(UserRow.id).with_for_update()
-    if session.exec(admins).all() == [row.id]:
+    if session.exec(select(UserRow.id).where(*_enabled_admin())).all() == [row.id]:
         raise ConflictError(
             f"{row.username!r} is the last enabled admin: make another user an admin first",
             username=row.username,
@@ -155,7 +173,7 @@ def open_login(
 
     `verified_hash` is the password hash that was checked outside of this transaction: None is
     given where the password was changed, or the user disabled, in the meantime."""
-    row = session.get(UserRow, user_id, with_for_update=True)
+    row = locks.get(session, UserRow, user_id)
     if row is None or row.disabled or row.password_hash != verified_hash:
         return None
     session.exec(delete(RefreshTokenRow).where(col(RefreshTokenRow.expires_at) <= now))
@@ -172,7 +190,7 @@ def rotate(session: Session, token_hash: str, next_hash: str, now: datetime) -> 
     The token before the present one may be sent again for `GRACE` (an answer was lost, two tabs
     refreshed at once) and leads to the same successor; any other reuse ends the login. That must
     be committed although the caller is refused, so nothing is raised here."""
-    token = session.get(RefreshTokenRow, token_hash, with_for_update=True)
+    token = locks.get(session, RefreshTokenRow, token_hash)
     if token is None:
         return Refusal.UNKNOWN
     if (user := live_user(session, token.login_id)) is None:
@@ -181,6 +199,15 @@ def rotate(session: Session, token_hash: str, next_hash: str, now: datetime) -> 
         if _in_grace(session, token.superseded_at, next_hash, now):
             return Rotated(user, token.login_id)
         revoke_login(session, token.login_id, now)
+        security_events.note(
+            session,
+            SecurityEventType.TOKEN_REUSED,
+            owner_id=user.id,
+            subject=user.id,
+            rule="refreshToken",
+            message=f"a refresh token of {user.username!r} was used twice; its login has ended",
+            details={"userId": user.id},
+        )
         return Refusal.REUSED
     if token.expires_at <= now:
         return Refusal.EXPIRED
@@ -202,17 +229,39 @@ def _add_token(session: Session, token_hash: str, login_id: str, now: datetime) 
 
 def live_user(session: Session, login_id: str) -> UserRow | None:
     """Read the user of a login that is not revoked, unless the user is disabled."""
-    return session.exec(
-        select(UserRow)
-        .join(LoginRow)
-        .where(LoginRow.id == login_id, col(LoginRow.revoked_at).is_(None))
-        .where(col(UserRow.disabled).is_(False))
-    ).first()
+    of_login = select(UserRow).join(LoginRow).where(LoginRow.id == login_id)
+    return session.exec(of_login.where(*_live())).first()
 
 
-def login_is_live(session: Session, login_id: str) -> bool:
-    """Tell whether a login still counts, e.g. for a WebSocket that it opened."""
-    return live_user(session, login_id) is not None
+def principal(session: Session, login_id: str) -> Principal | None:
+    """Who a login stands for, with the role of now; None where it is revoked, or its user
+    disabled."""
+    found = session.execute(_principal(), {"login_id": login_id}).first()
+    if found is None:
+        return None
+    user_id, username, role = found
+    return Principal(user_id=user_id, username=username, role=Role(role), login_id=login_id)
+
+
+@cache
+def _principal() -> Executable:
+    """Made once, and without a row's object: every request asks it."""
+    user, login = inspect(UserRow).local_table, inspect(LoginRow).local_table
+    return (
+        sqlalchemy.select(user.c.id, user.c.username, user.c.role)
+        .join_from(user, login)
+        .where(login.c.id == bindparam("login_id"), *_live())
+    )
+
+
+def _live() -> tuple[ColumnElement[bool], ...]:
+    return col(LoginRow.revoked_at).is_(None), col(UserRow.disabled).is_(False)
+
+
+def live_logins(session: Session, login_ids: Collection[str]) -> set[str]:
+    """Those of some logins that still count, e.g. for the WebSockets that they opened."""
+    found = select(LoginRow.id).join(UserRow).where(col(LoginRow.id).in_(login_ids), *_live())
+    return set(session.exec(found))
 
 
 def revoke_login(session: Session, login_id: str, now: datetime) -> int:

@@ -9,6 +9,7 @@ from director.domain import workflows as domain
 from director.domain.base import Body
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.ids import WORKFLOW, new_id
+from director.domain.lifetimes import SandboxStatus
 from director.domain.pages import PageQuery, Pagination
 from director.domain.plans import MAX_ATTEMPTS, most_attempts, plan_of
 from director.domain.runs import RunStatus
@@ -17,15 +18,16 @@ from director.domain.sessions import merged
 from director.domain.steps import Step
 from director.domain.times import utc_now
 from director.domain.users import Principal
-from director.store import sessions
+from director.store import archives, executions, locks, sessions
 from director.store.lists import paged
-from director.store.ownership import visible
+from director.store.ownership import seen_in, visible
 from director.store.preconditions import check_match
 from director.store.tables import (
-    ArchiveRow,
     DefinitionRow,
     DepartmentRow,
+    ProfileRow,
     RunRow,
+    SandboxRow,
     SessionRow,
     WorkflowRow,
 )
@@ -59,6 +61,14 @@ def get(session: Session, principal: Principal, id: str) -> WorkflowRow:
     return row
 
 
+def locked(session: Session, principal: Principal, id: str) -> WorkflowRow:
+    """The same, for who is to change it or to start it."""
+    row = get(session, principal, id)
+    locks.get_one(session, SessionRow, row.session_id)
+    locks.get_one(session, WorkflowRow, id)
+    return get(session, principal, id)
+
+
 def definition(session: Session, workflow_id: str, version: int) -> domain.Definition:
     """One version of a workflow's definition."""
     row = session.get_one(DefinitionRow, (workflow_id, version))
@@ -74,10 +84,7 @@ def listed(
 ) -> tuple[list[domain.Workflow], Pagination]:
     """A page of the workflows that the principal may see; `status` is the latest run's."""
     conditions: list[Any] = [col(WorkflowRow.deleted_at).is_(None)]
-    if not principal.sees_all:
-        conditions.append(WorkflowRow.owner_id == principal.user_id)
-    if session_id is not None:
-        conditions.append(WorkflowRow.session_id == session_id)
+    conditions += seen_in(session, principal, WorkflowRow, session_id)
     if status is not None:
         conditions.append(WorkflowRow.status == status)
     rows, pagination = paged(session, WorkflowRow, conditions, query)
@@ -93,7 +100,7 @@ def update(
     match: str | None,
 ) -> WorkflowRow:
     """Change a workflow. What changes the definition makes a new version; runs keep theirs."""
-    row = get(session, principal, id)
+    row = locked(session, principal, id)
     check_match(row, match)
     for field in {"name", "description"} & body.model_fields_set:
         setattr(row, field, getattr(body, field))
@@ -112,7 +119,7 @@ def update(
 
 def delete(session: Session, principal: Principal, id: str, match: str | None) -> None:
     """Remove a workflow. Raises ConflictError while a run of it is on."""
-    row = get(session, principal, id)
+    row = locked(session, principal, id)
     check_match(row, match)
     running = select(RunRow.id).where(RunRow.workflow_id == id, sessions.still_open())
     if run_id := session.exec(running).first():
@@ -173,11 +180,36 @@ def check_references(session: Session, parent: SessionRow, new: domain.Definitio
     _check_department(session, parent, new, "")
     for number, step in enumerate(new.steps):
         _check_department(session, parent, step, f"steps.{number}.")
-    archive_id = new.workspace.archive_id if new.workspace else None
-    if archive_id is not None:
-        row = session.get(ArchiveRow, archive_id)
-        if row is None or row.owner_id != parent.owner_id:
-            raise _refused("workspace.archiveId", archive_id, "names no archive of yours")
+    _check_profile(session, parent, new.config.security_profile_id)
+    _check_sandbox(session, parent, new.config)
+    archives.check_source(session, new.workspace, parent.owner_id)
+
+
+def _check_profile(session: Session, parent: SessionRow, id: str | None) -> None:
+    row = None if id is None else session.get(ProfileRow, id)
+    if id is not None and (row is None or row.owner_id != parent.owner_id):
+        raise _refused("config.securityProfileId", id, "names no security profile of yours")
+
+
+def _check_sandbox(session: Session, parent: SessionRow, config: domain.WorkflowConfig) -> None:
+    if (id := config.sandbox_id) is None:
+        return
+    beside = {
+        "sandbox": config.sandbox,
+        "securityProfileId": config.security_profile_id,
+        "keepSandbox": config.keep_sandbox,
+    }
+    for name, given in beside.items():
+        if given:
+            issue = "cannot stand beside sandboxId: that sandbox is as it is, and stays"
+            raise _refused(f"config.{name}", None, issue)
+    row = session.get(SandboxRow, id)
+    if row is None or row.deleted_at is not None or row.owner_id != parent.owner_id:
+        raise _refused("config.sandboxId", id, "names no sandbox of yours")
+    if SandboxStatus(row.status).ended:
+        raise _refused("config.sandboxId", id, "names no sandbox that lives")
+    if not executions.takes_commands(row):
+        raise _refused("config.sandboxId", id, "names no sandbox whose policy allows commands")
 
 
 def _check_department(

@@ -8,12 +8,33 @@ from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest, RegisterNamespaceRequest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import DataConverter
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.domain.names import SEARCH_ATTRIBUTES
 
 RETENTION = timedelta(days=30)
+
+
+class _SharedConverter(PydanticPayloadConverter):
+    """One for all: the SDK makes a converter twice for each workflow task and once for each run,
+    and each would find out anew how to read every type."""
+
+    _made: "_SharedConverter | None" = None
+
+    def __new__(cls) -> "_SharedConverter":
+        if cls._made is None:
+            cls._made = super().__new__(cls)
+            PydanticPayloadConverter.__init__(cls._made)
+        return cls._made
+
+    def __init__(self) -> None:
+        """Nothing is left to do."""
+
+
+DATA_CONVERTER = DataConverter(payload_converter_class=_SharedConverter)
+"""Shapes as JSON."""
 
 
 async def connect(
@@ -25,7 +46,7 @@ async def connect(
         namespace=namespace,
         api_key=api_key,
         tls=tls or None,
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
         lazy=lazy,
     )
 

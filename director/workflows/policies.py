@@ -19,6 +19,9 @@ LINE_PATIENCE, MOST_LINE_PATIENCE = timedelta(seconds=30), timedelta(minutes=5)
 """How long a run waits in a line for `granted` before it looks for itself; longer each time, since
 reconcile sends again what was lost."""
 
+AT_ONCE = timedelta(seconds=2)
+"""For what is tried within a workflow task, which lasts a few seconds at most."""
+
 SETTLE_TIMEOUT = timedelta(minutes=10)
 RECORD_TIMEOUT = timedelta(seconds=30)
 RECONCILE_TIMEOUT = timedelta(minutes=3)
@@ -36,6 +39,8 @@ FEW = RetryPolicy(
     maximum_interval=timedelta(seconds=2),
     maximum_attempts=5,
 )
+
+ONCE = RetryPolicy(maximum_attempts=1)
 
 FAULTS = (
     ArithmeticError,

@@ -1,7 +1,7 @@
 """The one workflow that brings rows and executions together again, every five seconds."""
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import FailureError
 
 with workflow.unsafe.imports_passed_through():
     from director.domain import names
@@ -26,7 +26,7 @@ class ReconcileWorkflow:
                     start_to_close_timeout=policies.RECONCILE_TIMEOUT,
                     retry_policy=policies.FEW,
                 )
-            except ActivityError:
+            except FailureError:  # that of a local activity comes in no ActivityError
                 workflow.logger.warning("a round of reconcile failed", exc_info=True)
             await workflow.sleep(policies.RECONCILE_PERIOD)
         workflow.continue_as_new()

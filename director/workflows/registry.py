@@ -2,5 +2,6 @@
 
 from director.workflows.reconcile import ReconcileWorkflow
 from director.workflows.runs import DirectorWorkflow
+from director.workflows.sandboxes import SandboxWorkflow
 
-WORKFLOWS = (DirectorWorkflow, ReconcileWorkflow)
+WORKFLOWS = (DirectorWorkflow, SandboxWorkflow, ReconcileWorkflow)

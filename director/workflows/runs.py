@@ -10,6 +10,7 @@ from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
     CancelledError,
+    FailureError,
     is_cancelled_exception,
 )
 
@@ -346,7 +347,7 @@ class DirectorWorkflow:
                     start_to_close_timeout=policies.RECORD_TIMEOUT,
                     retry_policy=policies.FEW,
                 )
-            except ActivityError:
+            except FailureError:  # that of a local activity comes as it is, in no ActivityError
                 workflow.logger.warning("progress was not recorded", exc_info=True)
 
     def _conclude(self, end: _Ended) -> RunResult:

@@ -2,13 +2,13 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from director.activities.heartbeat import Beat
-from director.activities.jobs import StepJob, load_job
+from director.activities.jobs import Definitions, StepJob, load_job
 from director.activities.sandboxes import Sandboxes, sandbox_id
 from director.blobs.store import LocalBlobs
 from director.domain.hosts import Capacity
@@ -41,12 +41,9 @@ class SlowBlobs(LocalBlobs):
 
 
 @pytest.fixture
-def sandboxes(tmp_path: Path) -> Iterator[Sandboxes]:
-    store = Store(f"sqlite:///{tmp_path / 'director.db'}")
-    store.create_tables()
+def sandboxes(store: Store, tmp_path: Path) -> Sandboxes:
     runtime = ScriptedRuntime(tmp_path / "sandboxes")
-    yield Sandboxes(store, SlowBlobs(tmp_path / "blobs"), runtime, "here", "image")
-    store.close()
+    return Sandboxes(store, SlowBlobs(tmp_path / "blobs"), runtime, "here", "image")
 
 
 @pytest.fixture
@@ -65,7 +62,7 @@ def opened(sandboxes: Sandboxes, run_id: str, activity_attempt: int) -> StepJob:
     with sandboxes.store.write() as session:
         assert steps.open_step(session, key, "here").state == "go"
     with sandboxes.store.read() as session:
-        return load_job(session, key, Beat(lambda: True))
+        return load_job(session, key, Beat(lambda: True), Definitions())
 
 
 def is_ready(sandboxes: Sandboxes, run_id: str) -> bool:

@@ -161,10 +161,9 @@ async def test_an_archive_that_says_that_it_is_too_large_is_refused_before_it_is
 
 
 @pytest.fixture
-async def small(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def small(store: Store, tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
     """An API that takes archives of a thousand bytes."""
-    store, tokens = Store(f"sqlite:///{tmp_path / 'small.db'}"), Tokens(["k" * 32])
-    store.create_tables()
+    tokens = Tokens(["k" * 32])
     with store.write() as session:
         user = users.create_user(session, "ada", "hash", Role.OPERATOR)
         login = users.open_login(session, user.id, "hash", "refresh", utc_now())
@@ -181,7 +180,6 @@ async def small(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         headers={"Authorization": f"Bearer {token}"},
     ) as client:
         yield client
-    store.close()
 
 
 async def test_an_archive_that_grows_too_large_is_cut_off_with_a_413(

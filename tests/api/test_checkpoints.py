@@ -59,7 +59,7 @@ async def test_the_documents_list_gives_the_sessions_checkpoints_newest_first(
         "nextCursor": None,
     }
     one = (await stack.http.get(f"/checkpoints?sessionId={run['sessionId']}&limit=1")).json()
-    assert one["metadata"]["pagination"]["nextCursor"] == body["data"][0]["id"]
+    assert one["metadata"]["pagination"]["nextCursor"] == f"{body['data'][0]['id']}.2"
     assert await stack.call("GET", "/checkpoints?sessionId=ses_123456789") == []
 
 

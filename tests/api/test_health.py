@@ -27,7 +27,7 @@ Refusal = Callable[[httpx.Response, int, str], Data]
     ],
 )
 async def test_health_is_told_without_a_token(stack: Stack, path: str, data: Data) -> None:
-    async with httpx.AsyncClient() as stranger:
+    async with httpx.AsyncClient(verify=False) as stranger:
         response = await stranger.get(stack.url + path)
         unversioned = await stranger.get(f"{stack.url}/v1{path}")
     assert response.status_code == 200
@@ -36,12 +36,16 @@ async def test_health_is_told_without_a_token(stack: Stack, path: str, data: Dat
     assert unversioned.status_code == 404
 
 
-async def test_what_does_not_answer_is_named_in_a_503(tmp_path: Path, refused: Refusal) -> None:
+@pytest.mark.parametrize("away", ["sqlite:///{}/gone/director.db", "postgresql://a@127.0.0.1:{}/b"])
+async def test_what_does_not_answer_is_named_in_a_503(
+    tmp_path: Path, refused: Refusal, away: str
+) -> None:
     app = FastAPI()
     install_error_handlers(app)
     app.include_router(health.router)
     app.add_middleware(RequestMiddleware)
-    app.state.store = Store(f"sqlite:///{tmp_path / 'gone' / 'director.db'}")
+    where = tmp_path if away.startswith("sqlite") else free_port()
+    app.state.store = Store(away.format(where))
     nowhere = f"127.0.0.1:{free_port()}"
     app.state.gateway = Gateway(await temporal.connect(nowhere, "default", lazy=True))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import Engine, event
+from support.alone import DONE, PROGRESS, alone
 from support.stack import Data, Stack
 
 from director.api.hub import Hub
@@ -117,19 +119,14 @@ async def test_a_wait_that_is_over_answers_how_far_the_run_is(stack: Stack) -> N
     assert (await stack.ended(workflow["id"]))["status"] == "completed"
 
 
-async def test_a_change_between_the_look_and_the_wait_is_not_missed(
-    stack: Stack, tmp_path: Path
-) -> None:
-    store, other = (Store(f"sqlite:///{tmp_path / 'hub.db'}") for _ in range(2))
-    store.create_tables()
-    hub = Hub(store)
+async def test_a_change_between_the_look_and_the_wait_is_not_missed(store: Store, url: str) -> None:
+    hub, other = Hub(store), Store(url)
     async with asyncio.timeout(60), hub.running():
         mark = hub.mark()
         await other.run(lambda session: users.create_user(session, "ada", "x", Role.VIEWER))
         while hub.mark() is mark:
             await asyncio.sleep(0.01)
         await hub.changed(mark, 3600)
-    store.close()
     other.close()
 
 
@@ -335,3 +332,35 @@ async def test_every_byte_of_an_output_comes_back(stack: Stack) -> None:
 
     assert recorded == "caf\u00e9 \U0001f600\n".encode()
     assert await output(stack, run, "1", "stream=stdout") == recorded + raw
+
+
+async def test_who_waits_reads_the_run_once_and_is_woken_by_its_end_alone(tmp_path: Path) -> None:
+    looks: list[str] = []
+
+    def note(_: object, __: object, statement: str, *___: object) -> None:
+        if " ".join(statement.split()).startswith("SELECT runs.status FROM runs WHERE"):
+            looks.append(statement)
+
+    async with alone(tmp_path) as api:
+        session = (await api.http.post("/sessions", json={"type": "a", "name": "x"})).json()["data"]
+        steps = [{"type": "execute", "command": "true"}]
+        body = {"sessionId": session["id"], "name": "w", "steps": steps}
+        workflow = (await api.http.post("/workflows", json=body)).json()["data"]
+        path = f"/workflows/{workflow['id']}"
+        run_id = (await api.http.post(f"{path}/start")).json()["data"]["runId"]
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            waiting = asyncio.create_task(api.http.get(f"{path}/status?wait=60"))
+            await api.until(lambda: looks, "it has looked")
+            for number in range(10):
+                await api.tell(f"run_other{number}", [PROGRESS, DONE])
+                newest = await api.tell(run_id, [PROGRESS])
+            await api.until(lambda: api.hub.position == newest, "all was told")
+            assert (waiting.done(), len(looks)) == (False, 1)
+
+            await api.tell(run_id, [DONE])
+
+            assert (await asyncio.wait_for(waiting, 20)).status_code == 200
+            assert len(looks) == 1
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)

@@ -324,6 +324,8 @@ async def test_the_last_page_says_that_it_is_the_last(stack: Stack) -> None:
         "offset=1e3",
         "cursor=zzz",
         "cursor=ses_1",
+        "cursor=ses_01m879x682f8fjkxpqa3jx3jgp.",
+        "cursor=ses_01m879x682f8fjkxpqa3jx3jgp.-1",
         "cursor=%00",
     ],
 )

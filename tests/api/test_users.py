@@ -1,5 +1,4 @@
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +45,6 @@ class Api:
         with self.store.write() as session:
             hashed = CHEAP.hash_now(PASSWORD)
             return users.create_user(session, username, hashed, role).id
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'users.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 @pytest.fixture
@@ -283,9 +274,11 @@ def test_a_first_admin_that_the_api_would_refuse_is_refused(
     assert usernames(store) == []
 
 
-def test_processes_that_start_at_once_make_one_admin(store: Store, tmp_path: Path) -> None:
+def test_processes_that_start_at_once_make_one_admin(
+    store: Store, url: str, tmp_path: Path
+) -> None:
     local = settings(tmp_path)
-    stores = [Store(str(store.engine.url)) for _ in range(4)]
+    stores = [Store(url) for _ in range(4)]
     start = threading.Barrier(len(stores))
 
     def begin(own: Store) -> str | None:

@@ -3,23 +3,29 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
-import uvicorn
-from support.server import free_port
+from support.alone import DONE, PROGRESS, Alone, alone
 from support.stack import ADMIN_PASSWORD, Data, Stack, logged_in
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin
+from websockets.uri import parse_uri
 
-from director.api.app import create_app
-from director.api.ws import MAX_FRAME, Timing
-from director.settings import read_settings
+from director.api.frames import Frame
+from director.api.listeners import Timing, pump
+from director.api.ws import MAX_FRAME
+from director.domain.events import Wanted
+from director.domain.times import utc_now
+from director.store import events
 
 Frames = list[Data]
 
@@ -111,51 +117,21 @@ async def test_a_refresh_token_is_no_access_token(stack: Stack) -> None:
         assert await closed(socket) == 4401
 
 
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to pytest."""
-        yield
-
-
-@dataclass
-class Impatient:
-    """An API of its own that waits for nobody, with nothing behind it."""
-
-    url: str
-    http: httpx.AsyncClient
-
-
 @pytest.fixture(scope="module")
-async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Impatient]:
-    home: Path = tmp_path_factory.mktemp("impatient")
-    port = free_port()
-    settings = read_settings(
-        {
-            "DIRECTOR_HOME": str(home),
-            "DIRECTOR_TEMPORAL_ADDRESS": f"127.0.0.1:{free_port()}",
-            "DIRECTOR_ADMIN_PASSWORD": ADMIN_PASSWORD,
-        }
-    )
-    app = create_app(settings)
-    app.state.websocket_timing = Timing(auth_seconds=0.1, login_check_seconds=0.05)
-    server = _Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None))
-    task = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    http = await logged_in(f"http://127.0.0.1:{port}", "admin")
-    yield Impatient(f"http://127.0.0.1:{port}", http)
-    await http.aclose()
-    server.should_exit = True
-    await task
+async def impatient(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Alone]:
+    """An API that waits for nobody."""
+    folder: Path = tmp_path_factory.mktemp("impatient")
+    timing = Timing(auth_seconds=0.1, send_seconds=0.2, quiet_seconds=0.1)
+    async with alone(folder, timing) as running:
+        yield running
 
 
-async def test_who_says_nothing_in_time_is_closed_with_4408(impatient: Impatient) -> None:
+async def test_who_says_nothing_in_time_is_closed_with_4408(impatient: Alone) -> None:
     async with opened(impatient.url) as socket:
         assert await closed(socket) == 4408
 
 
-async def test_a_revoked_login_closes_its_socket_and_no_other(impatient: Impatient) -> None:
+async def test_a_revoked_login_closes_its_socket_and_no_other(impatient: Alone) -> None:
     leaving = await logged_in(impatient.url, "admin")
     async with opened(impatient.url) as staying, opened(impatient.url) as socket:
         for each, http in ((staying, impatient.http), (socket, leaving)):
@@ -179,8 +155,8 @@ async def test_another_users_token_on_an_open_socket_is_closed_with_4403(
 
 
 async def test_a_fresh_token_of_the_same_user_is_taken(stack: Stack) -> None:
-    fresh = await logged_in(stack.url, "admin")
     await stack.session()
+    fresh = await logged_in(stack.url, "admin")
     async with stack.listening() as socket:
         await send(socket, type="auth", token=token_of(fresh))
         while (frame := await read(socket))["type"] != "auth_ok":
@@ -410,9 +386,9 @@ async def test_a_binary_frame_is_read_like_text(stack: Stack) -> None:
         assert (await read(socket))["type"] == "auth_ok"
 
 
-async def test_a_frame_of_two_mebibytes_is_refused_and_survived(stack: Stack) -> None:
+async def test_a_frame_of_half_a_mebibyte_is_refused_and_survived(stack: Stack) -> None:
     async with stack.listening() as socket:
-        await send(socket, type="subscribe", sessionId="x" * (2 * 1024 * 1024))
+        await send(socket, type="subscribe", sessionId="x" * (512 * 1024))
         while (answer := await read(socket))["type"] != "error":
             pass
         assert str(MAX_FRAME) in answer["data"]["message"]
@@ -426,3 +402,202 @@ async def test_the_value_of_a_wrong_token_is_never_echoed(stack: Stack) -> None:
         while (answer := await read(socket))["type"] != "error":
             pass
         assert "canary77" not in json.dumps(answer)
+
+
+async def authenticated(running: Alone, socket: ClientConnection, **auth: Any) -> Data:
+    """Log in on a socket; gives what it is greeted with."""
+    await send(socket, type="auth", token=running.token, **auth)
+    frame = await read(socket)
+    assert frame["type"] == "auth_ok"
+    return dict(frame["data"])
+
+
+async def taken(socket: ClientConnection, last: int) -> Frames:
+    """The frames of events, up to the one with an id."""
+    frames: Frames = []
+    while not frames or frames[-1].get("id") != last:
+        frames.append(await read(socket))
+    return frames
+
+
+async def test_a_listener_that_takes_nothing_is_closed_with_4008_and_its_cursor(
+    impatient: Alone,
+) -> None:
+    before = impatient.hub.count
+    async with connect(
+        impatient.url.replace("http", "ws") + "/v1/ws", max_size=None, max_queue=1
+    ) as socket:
+        await authenticated(impatient, socket)
+        for _ in range(8):
+            newest = await impatient.tell("run_large", [DONE] * 50, size=40_000)
+        await impatient.until(lambda: impatient.hub.count == before, "it is given up")
+        frames = []
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                frames.append(await read(socket))
+
+    assert socket.close_code == 4008
+    reason = json.loads(socket.close_reason or "")
+    assert reason == {"reason": "too slow", "cursor": frames[-1]["id"]}
+    assert frames[-1]["id"] < newest
+    async with opened(impatient.url) as socket:
+        await authenticated(impatient, socket, cursor=reason["cursor"])
+        frames += await taken(socket, newest)
+    assert [frame["seq"] for frame in frames] == list(range(1, 401))
+
+
+async def test_a_listener_that_falls_far_behind_gets_the_newest_progress_and_every_end(
+    tmp_path: Path,
+) -> None:
+    subjects = [f"run_{number}" for number in range(5)]
+    async with alone(tmp_path, Timing(send_seconds=60)) as running:
+        address = running.url.replace("http", "ws") + "/v1/ws"
+        async with connect(address, max_size=None, max_queue=1) as socket:
+            await authenticated(running, socket)
+            for number in range(6):
+                for subject in subjects:
+                    kinds = [PROGRESS] * 79 + [DONE]
+                    newest = await running.tell(subject, kinds, size=8_000)
+                await running.until(lambda: running.hub.position == newest, f"round {number}")  # noqa: B023
+            frames = await taken(socket, newest)
+
+    assert len(frames) < 5 * 6 * 80, "some were coalesced"
+    for subject in subjects:
+        seen = [frame for frame in frames if frame["data"]["runId"] == subject]
+        counted = 0
+        for frame in seen:
+            assert frame["seq"] - frame.get("coalesced", 0) == counted + 1
+            counted = frame["seq"]
+            assert "coalesced" not in frame or frame["event"] == "workflow.progress"
+        assert counted == 480
+        assert sum(frame["event"] == "workflow.completed" for frame in seen) == 6
+
+
+async def test_what_is_pushed_and_what_must_wait_come_once_and_in_order(impatient: Alone) -> None:
+    sent: list[bytes] = []
+    free = True
+
+    def push(message: bytes) -> bool:
+        if free:
+            sent.append(message)
+        return free
+
+    async def write(frame: Frame) -> None:
+        sent.append(frame.message)
+
+    login = jwt.decode(impatient.token, options={"verify_signature": False})["sid"]
+    with impatient.hub.listening(login, Wanted(types=frozenset({DONE})), None) as listener:
+        listener.push = push
+        pumping = asyncio.create_task(pump(listener, write, 5))
+        for number in range(40):
+            free = number % 3 != 0
+            newest = await impatient.tell("run_mixed", [DONE, PROGRESS, DONE][: 1 + number % 3])
+            if number % 4 == 0:
+                await impatient.until(lambda: listener.cursor == newest, "it has all")  # noqa: B023
+        await impatient.until(lambda: listener.cursor == newest, "it has all")
+        pumping.cancel()
+        await asyncio.gather(pumping, return_exceptions=True)
+
+    stored = await impatient.store.fetch(lambda s: events.after(s, 0, 1000))
+    wanted = [each.id for each in stored if (each.subject, each.type) == ("run_mixed", DONE)]
+    assert [int(id) for id in re.findall(rb'"id":(\d+),"seq"', b"".join(sent))] == wanted
+
+
+async def test_a_listener_that_cannot_be_pushed_to_keeps_nobody_from_hearing(
+    impatient: Alone,
+) -> None:
+    def broken(_: bytes) -> bool:
+        raise RuntimeError("unable to perform operation on a closed transport")
+
+    async with opened(impatient.url) as socket:
+        login = jwt.decode(impatient.token, options={"verify_signature": False})["sid"]
+        with impatient.hub.listening(login, Wanted(), None) as listener:
+            listener.push = broken
+            handed_out = asyncio.create_task(listener.next())
+            await authenticated(impatient, socket)
+            last = await impatient.tell("run_broken", [DONE])
+            heard_by = await taken(socket, last)
+            frames = await asyncio.wait_for(handed_out, 10)
+    assert [frame["id"] for frame in heard_by] == [frame.cursor for frame in frames] == [last]
+
+
+async def test_a_peer_that_is_gone_without_a_word_is_let_go(tmp_path: Path) -> None:
+    async with alone(tmp_path, ping_seconds=0.2) as running:
+        uri = parse_uri(running.url.replace("http", "ws") + "/v1/ws")
+        protocol = ClientProtocol(uri)
+        reader, writer = await asyncio.open_connection(uri.host, uri.port)
+        protocol.send_request(protocol.connect())
+        writer.writelines(protocol.data_to_send())
+        protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
+        protocol.send_text(json.dumps({"type": "auth", "token": running.token}).encode())
+        writer.writelines(protocol.data_to_send())
+        await running.until(lambda: running.hub.count == 1, "it listens")
+
+        await running.until(lambda: running.hub.count == 0, "no ping was answered")
+
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("back", "seqs"), [(0, []), (1, [5]), (3, [3, 4, 5]), (5, [1, 2, 3, 4, 5])]
+)
+async def test_a_cursor_is_the_exact_place_to_go_on_from(
+    impatient: Alone, back: int, seqs: list[int]
+) -> None:
+    subject = f"run_boundary{back}"
+    newest = await impatient.tell(subject, [DONE] * 5)
+    await impatient.until(lambda: impatient.hub.position == newest, "it was read")
+    async with opened(impatient.url) as socket:
+        greeting = await authenticated(impatient, socket, cursor=newest - back)
+        last = await impatient.tell(subject, [DONE])
+        frames = await taken(socket, last)
+    assert greeting["cursor"] == newest - back
+    assert [frame["seq"] for frame in frames] == [*seqs, 6]
+
+
+@pytest.mark.parametrize("forgotten", [1, 3])
+async def test_who_comes_back_from_before_what_is_kept_must_begin_anew(
+    tmp_path: Path, forgotten: int
+) -> None:
+    async with alone(tmp_path) as running:
+        await running.tell("run_a", [DONE] * 5)
+    async with alone(tmp_path) as running:
+        await running.store.run(lambda s: events.purge(s, utc_now(), forgotten))
+        async with opened(running.url) as socket:
+            await authenticated(running, socket, cursor=forgotten)
+            kept = await taken(socket, 5)
+        async with opened(running.url) as socket:
+            await authenticated(running, socket, cursor=forgotten - 1)
+            frame = await read(socket)
+            last = await running.tell("run_a", [DONE])
+            (following,) = await taken(socket, last)
+    assert [frame["id"] for frame in kept] == list(range(forgotten + 1, 6))
+    assert frame == {"type": "resync_required", "data": {"cursor": 5, "oldest": forgotten}}
+    assert following["seq"] == 6, "it goes on with what is new"
+
+
+async def test_a_page_of_another_origin_is_closed_with_4403(tmp_path: Path) -> None:
+    async with alone(tmp_path, DIRECTOR_CORS_ORIGINS="https://app.example.com") as running:
+        address = running.url.replace("http", "ws") + "/v1/ws"
+        async with connect(address, origin=Origin("https://evil.example.com")) as socket:
+            assert await closed(socket) == 4403
+            assert "DIRECTOR_CORS_ORIGINS" in (socket.close_reason or "")
+        for origin in (Origin("https://app.example.com"), None):
+            async with connect(address, origin=origin) as socket:
+                await authenticated(running, socket)
+
+
+async def test_any_origin_may_connect_where_none_is_configured(impatient: Alone) -> None:
+    address = impatient.url.replace("http", "ws") + "/v1/ws"
+    async with connect(address, origin=Origin("https://app.example.com")) as socket:
+        await authenticated(impatient, socket)
+
+
+async def test_a_subscription_to_events_gets_those_only(impatient: Alone) -> None:
+    async with opened(impatient.url) as socket:
+        await authenticated(impatient, socket)
+        await send(socket, type="subscribe", types=["workflow.completed", "session_update"])
+        await heard(socket)
+        last = await impatient.tell("run_narrow", [PROGRESS, DONE, PROGRESS, DONE])
+        frames = await taken(socket, last)
+    assert [frame["event"] for frame in frames] == ["workflow.completed"] * 2

@@ -119,6 +119,23 @@ def test_a_root_that_is_a_link_is_refused(source: Path, tmp_path: Path, blobs: L
         materialize(Tree(), tmp_path / "link", blobs)
 
 
+def test_a_folder_below_is_read_alone_and_through_no_link(
+    source: Path, tmp_path: Path, blobs: LocalBlobs
+) -> None:
+    (source / "deep/er").mkdir(parents=True)
+    (source / "deep/er/a").write_text("a")
+    (source / "beside").write_text("b")
+    assert [entry.raw_path for entry in capture(source, blobs, below=b"deep/er").tree.entries] == [
+        b"a"
+    ]
+    (source / "link").symlink_to(source / "deep")
+    (folder(tmp_path / "outside") / "er").mkdir()
+    (source / "out").symlink_to(tmp_path / "outside")
+    for below in (b"link/er", b"link", b"out/er", b"nothing", b"beside"):
+        with pytest.raises(OSError, match="Errno"):
+            capture(source, blobs, below=below)
+
+
 def test_a_large_sparse_file_comes_back_sparse(
     source: Path, target: Path, blobs: LocalBlobs
 ) -> None:

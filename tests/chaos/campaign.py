@@ -85,6 +85,8 @@ class Campaign:
     outages: Sequence[Outage]
     limits: dict[str, int]
     """`maxConcurrentTasks` of each department."""
+    database: str = ""
+    """Its URL; without one it is a file in the home."""
 
     def run(self) -> Record:
         """Do it, and give what was seen."""
@@ -94,6 +96,7 @@ class Campaign:
         record, this = Record(self.seed, self.seconds, self.home), secrets.token_hex(8)
         begun = time.monotonic()
         environ = {"DIRECTOR_SANDBOX_IMAGE": self.image, MARK: this}
+        environ["DIRECTOR_DATABASE_URL"] = self.database
         with Stack(self.home, self.ports, environ, workers=WORKERS) as stack:
             async with _scene(stack, self.seed, self.limits) as scene:
                 await _storm(scene, record, self)

@@ -5,6 +5,7 @@ the file was removed, and what was written to a file that another has replaced."
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,15 +88,28 @@ class Witness:
         """Called when a command has said that it ends."""
         self._open: dict[tuple[str, int], _File] = {}
         self._closed: list[_File] = []
+        self._lock = threading.Lock()
 
     async def watch(self) -> None:
-        """Look for ever."""
-        while True:
-            self.look()
-            await asyncio.sleep(_LOOK_SECONDS)
+        """Look for ever, from a thread: a file may be there for less time than the loop stands
+        still while a part is started."""
+        over, loop = threading.Event(), asyncio.get_running_loop()
 
-    def look(self) -> None:
-        """Open what is new, and let go of what was removed some time ago."""
+        def watch() -> None:
+            while not over.wait(_LOOK_SECONDS):
+                if self._look():
+                    loop.call_soon_threadsafe(self._ended)
+
+        watching = asyncio.create_task(asyncio.to_thread(watch))
+        try:
+            await asyncio.shield(watching)
+        finally:
+            over.set()
+            await watching
+
+    def _look(self) -> bool:
+        """Open what is new, and let go of what was removed some time ago; tells whether a command
+        has said that it ends."""
         present = {}
         for sandbox in self._sandboxes():
             path = self._root / sandbox / "workspace" / LEDGER
@@ -103,16 +117,18 @@ class Witness:
                 present[sandbox, path.lstat().st_ino] = path
             except OSError:
                 continue
-        for key, path in present.items():
-            if key not in self._open:
-                self._take(key, path)
-        if any(file.ends() for file in self._open.values()):
-            self._ended()
-        self._let_go(present)
+        with self._lock:
+            for key, path in present.items():
+                if key not in self._open:
+                    self._take(key, path)
+            ended = any(file.ends() for file in self._open.values())
+            self._let_go(present)
+        return ended
 
     def begun(self, label: str) -> int:
         """How many executions of a command have begun in files that are still watched."""
-        texts = [os.pread(f.descriptor, 1 << 20, 0).decode() for f in self._open.values()]
+        with self._lock:
+            texts = [os.pread(f.descriptor, 1 << 20, 0).decode() for f in self._open.values()]
         found = [line for text in texts for line in lines(text) if line.verb == "begin"]
         return len({line.nonce for line in found if line.label == label})
 

@@ -1,12 +1,14 @@
-"""Real Directors: one that all tests share, and such as are a test's own."""
+"""Real Directors: for each kind of database one that all tests share, and such as are a test's
+own."""
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 
 import docker
 import pytest
 from e2e.installation import Installation
+from support.postgres import NewDatabase, PostgresServer, database_url
 
 from director.machine.image import ensure_image
 
@@ -24,12 +26,42 @@ def sandbox_image() -> str:
 
 
 @pytest.fixture(scope="session")
-def director(
-    sandbox_image: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Installation]:
+def directors(
+    sandbox_image: str,
+    postgres_server: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Installation]]:
+    """One Director for each kind of database; it stays when tests of another kind come between."""
+    made: dict[str, Installation] = {}
+    with ExitStack() as running:
+
+        def director(kind: str) -> Installation:
+            if kind not in made:
+                home = tmp_path_factory.mktemp("home")
+                url = running.enter_context(database_url(kind, postgres_server, home))
+                starting = Installation(home, sandbox_image, environ={"DIRECTOR_DATABASE_URL": url})
+                made[kind] = running.enter_context(starting)
+            return made[kind]
+
+        yield director
+
+
+@pytest.fixture(scope="session")
+def director(database: str, directors: Callable[[str], Installation]) -> Installation:
     """A Director that tests share: starting one takes seconds. Whoever ends a part heals it."""
-    with Installation(tmp_path_factory.mktemp("home"), sandbox_image) as running:
-        yield running
+    return directors(database)
+
+
+@pytest.fixture(scope="module")
+def pair(
+    sandbox_image: str, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Installation]:
+    """A Director with two workers, for the tests of one file, which may kill them."""
+    home = tmp_path_factory.mktemp("home")
+    with new_database(home) as url:
+        environ = {"DIRECTOR_DATABASE_URL": url}
+        with Installation(home, sandbox_image, workers=2, environ=environ) as running:
+            yield running
 
 
 @pytest.fixture

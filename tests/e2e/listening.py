@@ -13,7 +13,7 @@ from websockets.sync.client import ClientConnection, connect
 @contextmanager
 def listening(director: Installation, **auth: Any) -> Iterator[ClientConnection]:
     """A WebSocket that is authenticated as admin."""
-    token = director.user.login()
+    token = director.user.token()
     with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
         socket.send(json.dumps({"type": "auth", "token": token, **auth}))
         assert json.loads(socket.recv(timeout=10))["type"] == "auth_ok"

@@ -2,23 +2,33 @@
 also between a step's outcome that is written and the activity that has not told it yet."""
 
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from e2e.installation import Data, Installation
 from e2e.listening import frames, listening
+from support.postgres import NewDatabase
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(300)]
+from director.activities.sandboxes import sandbox_id
+
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.e2e,
+    pytest.mark.kills,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("boundaries"),
+]
 
 LANES = 6
-"""Directors that walk at the same time: most of a takeover is waiting for a heartbeat."""
+"""Runs at the same time: most of a takeover is waiting for a heartbeat."""
+
+WORKERS = 3
+"""A run whose worker dies for another's boundary goes on elsewhere as well."""
 
 TESTS = Path(__file__).parents[1]
-DYING_WORKER = [sys.executable, "-m", "support.dying_worker"]
+DYING_WORKERS = [sys.executable, "-m", "support.dying_worker", str(WORKERS)]
 
 STEPS = [
     "echo one >> ran.txt",
@@ -30,31 +40,24 @@ STEPS = [
 ONCE = "one\ntwo\nthree\n"
 
 
-class Lane:
-    """One Director, through which one run after the other goes."""
+class Walk:
+    """Runs of a Director whose workers die at boundaries."""
 
     def __init__(self, director: Installation) -> None:
         self.director, self.home = director, director.home
+        for folder in ("death", "died"):
+            (self.home / folder).mkdir()
 
     def boundaries(self) -> list[str]:
         """Where a run passes by, as a run tells that nothing happens to."""
         self.assert_runs_once("nothing")
         return (self.home / "trace").read_text().splitlines()
 
-    def walk(self, boundaries: Iterator[str], lock: threading.Lock) -> list[str]:
-        """Have the worker killed at one boundary after the other, each in a run of its own."""
-        walked = []
-        while True:
-            with lock:
-                boundary = next(boundaries, None)
-            if boundary is None:
-                return walked
-            (self.home / "death").write_text(boundary)
-            self.assert_runs_once(boundary)
-            died = self.home / "died"
-            assert died.read_text() == boundary, f"no worker came by: {boundary}"
-            died.unlink()
-            walked.append(boundary)
+    def go(self, boundary: str) -> None:
+        """Have a worker killed at a boundary, while a run passes by."""
+        (self.home / "death" / boundary).touch()
+        self.assert_runs_once(boundary)
+        assert (self.home / "died" / boundary).exists(), f"no worker came by: {boundary}"
 
     def assert_runs_once(self, boundary: str) -> None:
         """A run completes, and all that is seen of it from outside happened once."""
@@ -77,21 +80,22 @@ class Lane:
         assert ended == list(range(5)), f"{boundary}: each step ended once"
         made = user.call("GET", f"/checkpoints?sessionId={session}")
         assert [point["status"] for point in made] == ["ready"], f"{boundary}: one checkpoint"
-        assert self.director.containers() == [], boundary
+        left = sandbox_id(run["runId"])
+        assert not any(left in name for name in self.director.containers()), boundary
 
 
 @pytest.fixture
-def lanes(sandbox_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Lane]]:
-    """Directors with a worker that dies on demand."""
-    path = f"{TESTS.parent}:{TESTS}"
-    with ExitStack() as stack:
-        found = []
-        for _ in range(LANES):
-            home = tmp_path_factory.mktemp("home")
-            director = Installation(home, sandbox_image, environ={"PYTHONPATH": path})
-            director.stack.commands["worker"] = DYING_WORKER
-            found.append(Lane(stack.enter_context(director)))
-        yield found
+def walk(
+    sandbox_image: str, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Walk]:
+    """A Director with workers that die on demand."""
+    home = tmp_path_factory.mktemp("home")
+    with new_database(home) as url:
+        environ = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "DIRECTOR_DATABASE_URL": url}
+        director = Installation(home, sandbox_image, environ=environ)
+        director.stack.commands["worker"] = DYING_WORKERS
+        with director:
+            yield Walk(director)
 
 
 def ends(frame: Data) -> bool:
@@ -99,14 +103,15 @@ def ends(frame: Data) -> bool:
     return "endedStep" in frame["data"]
 
 
-def test_a_worker_is_killed_at_each_boundary_and_every_run_happens_once(lanes: list[Lane]) -> None:
-    boundaries = lanes[0].boundaries()
+def test_a_worker_is_killed_at_each_boundary_and_every_run_happens_once(walk: Walk) -> None:
+    boundaries = walk.boundaries()
     for step in range(5):
         assert f"before run_step {step}" in boundaries
         assert f"after run_step {step}" in boundaries
     assert {"before settle", "after settle"} <= set(boundaries)
-    rest, lock = iter(boundaries), threading.Lock()
+    assert len(set(boundaries)) == len(boundaries)
     with ThreadPoolExecutor(LANES) as threads:
-        walks = [threads.submit(lane.walk, rest, lock) for lane in lanes]
-        walked = [boundary for walk in walks for boundary in walk.result()]
-    assert sorted(walked) == sorted(boundaries)
+        list(threads.map(walk.go, boundaries))
+    died = {path.name for path in (walk.home / "died").iterdir()}
+    assert died == set(boundaries)
+    assert walk.director.containers() == []

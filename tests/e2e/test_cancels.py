@@ -11,7 +11,7 @@ from e2e.installation import Data, Installation, until
 
 from director.machine.engine import alive
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.alone, pytest.mark.kills]
 
 PROMISED_SECONDS = 3.0
 """So long after the cancel no process of the command lives, and its sandbox is gone."""
@@ -25,7 +25,7 @@ Tell = Callable[[str, object], None]
 def whole(director: Installation) -> Iterator[Installation]:
     """The shared Director, with all its parts up before and after."""
     director.heal()
-    director.user.login()
+    director.user.token()
     yield director
     director.heal()
 

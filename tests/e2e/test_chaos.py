@@ -7,7 +7,12 @@ from chaos.campaign import chaos
 from chaos.report import SEED, nothing_is_wrong
 from e2e.installation import quiet_ports
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.e2e,
+    pytest.mark.storm,
+    pytest.mark.timeout(240),
+]
 
 
 def test_every_kind_of_run_reaches_its_end_and_nothing_happens_twice(

@@ -12,8 +12,13 @@ from typing import NamedTuple
 import pytest
 from e2e.installation import Data, Installation, until
 from support.engine import IMAGE, OwnEngine
+from support.postgres import DATABASES, NewDatabase
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e]
+pytestmark = [
+    pytest.mark.docker,
+    pytest.mark.e2e,
+    pytest.mark.xdist_group("engine"),
+]
 
 Tell = Callable[[str, object], None]
 
@@ -26,12 +31,20 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OwnEngine]:
     if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("unshare"):
         pytest.skip("only root, with dockerd installed, starts an engine of its own")
-    home = tmp_path_factory.mktemp("home")
     with OwnEngine(tmp_path_factory.mktemp("engine")) as engine:
-        environ = {"DOCKER_HOST": engine.address}
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def place(
+    engine: OwnEngine, new_database: NewDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Place]:
+    home = tmp_path_factory.mktemp("home")
+    with new_database(home) as url:
+        environ = {"DOCKER_HOST": engine.address, "DIRECTOR_DATABASE_URL": url}
         with Installation(home, IMAGE, workers=2, environ=environ) as director:
             yield Place(engine, director)
 
@@ -54,6 +67,7 @@ def assert_ran_once(director: Installation, begun: Data, lines: int) -> float:
     return datetime.fromisoformat(run["completedAt"]).timestamp()
 
 
+@pytest.mark.kills
 def test_the_engine_is_killed_under_commands_and_all_that_was_asked_meanwhile_happens(
     place: Place, record_property: Tell
 ) -> None:
@@ -82,6 +96,7 @@ def test_the_engine_is_killed_under_commands_and_all_that_was_asked_meanwhile_ha
     until(director.stack.ready, "the worker that started without an engine serves")
 
 
+@pytest.mark.parametrize("database", DATABASES[:1], indirect=True, scope="session")
 def test_the_engine_is_killed_at_random_moments_while_sandboxes_are_made_and_removed(
     place: Place,
 ) -> None:
@@ -99,6 +114,7 @@ def test_the_engine_is_killed_at_random_moments_while_sandboxes_are_made_and_rem
         until(lambda: engine.shims() == [], "nothing is left of what the engine has forgotten")
 
 
+@pytest.mark.kills
 def test_everything_and_the_engine_are_killed_at_once(place: Place) -> None:
     engine, director = place
     run = begin(director, 6)

@@ -3,7 +3,6 @@
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from director.temporal.client import connect
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.kills]
 
 DYING_API = [sys.executable, str(Path(__file__).parents[1] / "support" / "dying_api.py")]
 
@@ -25,7 +24,7 @@ DYING_API = [sys.executable, str(Path(__file__).parents[1] / "support" / "dying_
 def whole(director: Installation) -> Iterator[Installation]:
     """The shared Director, with all its parts up before and after."""
     director.heal()
-    director.user.login()
+    director.user.token()
     yield director
     director.heal()
 
@@ -47,12 +46,12 @@ def begin_api(director: Installation) -> None:
     """Start the API alone and wait until it serves."""
     director.stack.begin("api")
     until(lambda: serves(director.stack.api), "the API serves")
-    director.user.login()
+    director.user.token()
 
 
 def serves(api: str) -> bool:
     try:
-        return httpx.get(f"{api}/healthz", timeout=5).status_code == 200
+        return httpx.get(f"{api}/healthz", timeout=5, verify=False).status_code == 200
     except httpx.TransportError:
         return False
 
@@ -100,7 +99,7 @@ def test_a_start_whose_api_is_killed_after_the_commit_is_gone_on_with_and_runs_o
     assert (replay.content, replay.headers["idempotency-replayed"]) == (again.content, "true")
 
 
-def test_a_start_that_waits_while_the_api_is_stopped_is_taken_up_by_the_next_at_once(
+def test_a_start_that_waits_while_the_api_is_stopped_is_answered_and_the_next_api_says_the_same(
     whole: Installation,
 ) -> None:
     workflow_id = whole.user.workflow("sleep 8")
@@ -109,14 +108,14 @@ def test_a_start_that_waits_while_the_api_is_stopped_is_taken_up_by_the_next_at_
         first = thread.submit(whole.user.http.post, f"{path}?wait=60", headers=headers)
         until(lambda: whole.user.status(workflow_id)["status"] == "running", "the run has begun")
         whole.end("api", signal.SIGTERM)
-        assert first.result().status_code == 500, "it waited longer than the API lived"
+        answer = first.result()
+    assert (answer.status_code, answer.json()["data"]["status"]) == (202, "running")
     begin_api(whole)
-    asked = time.monotonic()
     again = whole.user.http.post(f"{path}?wait=60", headers=headers)
-    assert time.monotonic() - asked < 20, "it has not waited for the lease of the first"
-    run = whole.user.status(workflow_id)
-    assert (again.status_code, again.json()["data"]["status"]) == (202, "completed")
-    assert runs_of(whole, workflow_id) == [again.json()["data"]["runId"]] == [run["runId"]]
+    assert (again.content, again.headers["idempotency-replayed"]) == (answer.content, "true")
+    run = whole.user.ended(workflow_id)
+    assert run["status"] == "completed"
+    assert runs_of(whole, workflow_id) == [run["runId"]]
 
 
 def runs_of(director: Installation, workflow_id: str) -> list[str]:
@@ -148,7 +147,7 @@ def at_once(director: Installation, path: str, body: object) -> list[httpx.Respo
     url = f"{director.stack.api}/v1{path}"
 
     def send(_: int) -> httpx.Response:
-        return httpx.post(url, json=body, headers=headers, timeout=60)
+        return httpx.post(url, json=body, headers=headers, timeout=60, verify=False)
 
     with ThreadPoolExecutor(50) as threads:
         answers = list(threads.map(send, range(50)))

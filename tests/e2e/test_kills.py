@@ -10,11 +10,12 @@ from datetime import datetime
 import pytest
 from e2e.installation import Data, Installation, until
 from e2e.listening import frames, listening
+from support.postgres import DATABASES
 
 Tell = Callable[[str, object], None]
 """Records what was measured; `pytest -o junit_family=xunit1 --junitxml=FILE` shows it."""
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.alone, pytest.mark.kills]
 
 PROMISED_SECONDS = 7.0
 """A run whose worker is killed completes at most so long after its command's end."""
@@ -22,19 +23,11 @@ PROMISED_SECONDS = 7.0
 _TELL_END = "date +%s.%N"
 
 
-@pytest.fixture(scope="module")
-def pair(sandbox_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """A Director with two workers, for the tests of this file."""
-    home = tmp_path_factory.mktemp("home")
-    with Installation(home, sandbox_image, workers=2) as running:
-        yield running
-
-
 @pytest.fixture
 def whole(pair: Installation) -> Iterator[Installation]:
     """The Director with all its parts up before and after."""
     pair.heal()
-    pair.user.login()
+    pair.user.token()
     yield pair
     pair.heal()
 
@@ -148,10 +141,21 @@ def test_the_api_is_killed_and_a_listener_that_resumes_misses_nothing_and_hears_
     assert [frame["id"] for frame in heard] == sorted({frame["id"] for frame in heard})
 
 
-@pytest.mark.parametrize("seconds", [1, 30])
 def test_the_temporal_server_is_killed_and_all_that_was_asked_of_it_happens_when_it_is_back(
-    whole: Installation, seconds: int, record_property: Tell
+    whole: Installation, record_property: Tell
 ) -> None:
+    temporal_is_away(whole, 1, record_property)
+
+
+@pytest.mark.parametrize("database", DATABASES[:1], indirect=True, scope="session")
+def test_the_temporal_server_is_away_for_half_a_minute_and_nothing_has_given_up(
+    whole: Installation, record_property: Tell
+) -> None:
+    temporal_is_away(whole, 30, record_property)
+
+
+def temporal_is_away(whole: Installation, seconds: float, record_property: Tell) -> None:
+    """Kill it under runs, ask for a start and a cancel meanwhile, and see what happens then."""
     user = whole.user
     counted, cancelled = begin(whole, 5), begin(whole, 60)
     for run in (counted, cancelled):

@@ -125,7 +125,7 @@ def _frames(director: Installation, workflow_id: str) -> str:
     """All that a listener with a cursor is told, up to the end of this workflow's run."""
     told = ""
     with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
-        socket.send(json.dumps({"type": "auth", "token": director.user.login(), "cursor": 0}))
+        socket.send(json.dumps({"type": "auth", "token": director.user.token(), "cursor": 0}))
         while True:
             text = str(socket.recv(timeout=10))
             told += text

@@ -17,6 +17,10 @@ from support.server import TemporalServer
 from support.stack import Data, Stack, running_stack
 from temporalio.client import WorkflowExecutionStatus
 from workflows.test_hosts import Machine, until
+from workflows.test_settling import scheduled
+
+from director.activities.sandboxes import sandbox_id
+from director.domain import names
 
 FOLDER = Path(__file__).parent / "histories"
 VERIFY = {"type": "verify", "criteria": "exit code is 0"}
@@ -111,6 +115,43 @@ async def _lost(stack: Stack) -> Data:
     return run
 
 
+async def _sandbox(stack: Stack, lifetime_ms: int = 60_000) -> Data:
+    limits = {"memory": 64, "maxDuration": lifetime_ms}
+    body = {"command": "wait ever", "resourceLimits": limits}
+    return dict(await stack.call("POST", "/sandboxes", body))
+
+
+async def _deleted(stack: Stack) -> Data:
+    sandbox = await _sandbox(stack)
+    await stack.call("DELETE", f"/sandboxes/{sandbox['id']}")
+    return {"runId": sandbox["id"]}
+
+
+async def _expired(stack: Stack) -> Data:
+    return {"runId": (await _sandbox(stack, 300))["id"]}
+
+
+async def _ended(stack: Stack) -> Data:
+    """The sandbox's workflow is cancelled in the Temporal UI."""
+    sandbox = await _sandbox(stack)
+    await asyncio.sleep(0.5)
+    await stack.temporal.get_workflow_handle(sandbox["id"]).cancel()
+    return {"runId": sandbox["id"]}
+
+
+async def _settled_late(stack: Stack) -> Data:
+    """Its worker fails to settle it at once, and an activity does it."""
+    workflow = await stack.workflow("wait late")
+    run = await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "running")
+    stack.runtime.stuck.add(sandbox_id(run["runId"]))
+    stack.gates.open("late")
+    while names.SETTLE not in await scheduled(stack, run):
+        await asyncio.sleep(0.05)
+    stack.runtime.stuck.clear()
+    return await stack.ended(workflow["id"])
+
+
 SHAPES: dict[str, Callable[[Stack], Awaitable[Data]]] = {
     "completed": lambda stack: stack.run("say x", VERIFY, {"type": "checkpoint", "name": "c"}),
     "failed": lambda stack: stack.run("fail 1", "say never"),
@@ -123,6 +164,11 @@ SHAPES: dict[str, Callable[[Stack], Awaitable[Data]]] = {
     "approved": _approved,
     "undecided": _undecided,
     "lost": _lost,
+    "sandbox_deleted": _deleted,
+    "sandbox_expired": _expired,
+    "sandbox_ended": _ended,
+    "settled": lambda stack: stack.run("say x", VERIFY),
+    "settled_late": _settled_late,
 }
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from replay.record import SHAPES
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
-from director.worker import workflow_runner
+from director.temporal.client import DATA_CONVERTER
+from director.temporal.runner import DirectorWorkflowRunner
 from director.workflows.policies import FAULTS
 from director.workflows.registry import WORKFLOWS
 
@@ -24,8 +24,8 @@ def test_there_is_a_history_of_each_shape_of_run() -> None:
 async def test_a_recorded_history_replays_with_the_code_of_today(path: Path) -> None:
     replayer = Replayer(
         workflows=WORKFLOWS,
-        data_converter=pydantic_data_converter,
-        workflow_runner=workflow_runner(),
+        data_converter=DATA_CONVERTER,
+        workflow_runner=DirectorWorkflowRunner(),
         workflow_failure_exception_types=FAULTS,
     )
 

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import docker
 import pytest
+from support.hosts import Canary, unharmed
 
 from director.domain.sandboxes import Command, CommandResult, SandboxSpec
 from director.sandbox.docker import DockerRuntime
+from director.sandbox.folders import sandbox_uid
 from director.sandbox.runtime import Execution
 
 BUSYBOX = Path("/bin/busybox")
@@ -185,3 +187,18 @@ def processes(engine: docker.DockerClient) -> Callable[[str], list[str]]:
         return [line for line in found if line]
 
     return processes
+
+
+@pytest.fixture(scope="module")
+def canary(cell: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Canary]:
+    """A process of the sandbox's own uid on the host, and a file that is none of its business."""
+    canary = Canary(tmp_path_factory.mktemp("canary"), sandbox_uid(cell))
+    yield canary
+    canary.end()
+
+
+@pytest.fixture
+def host_unharmed(home: Path, canary: Canary) -> Iterator[None]:
+    """Look at the host before and after."""
+    with unharmed(home, canary):
+        yield

@@ -28,6 +28,14 @@ def test_a_sandbox_has_no_network_but_its_own(run, shared):
     assert len(lines) == 2  # the routes' heading, and no route
 
 
+def test_a_sandbox_reaches_itself_by_its_names_and_hears_of_no_name_server(run, shared):
+    assert run(shared, "cat /etc/hostname").stdout == b"sandbox\n"
+    assert run(shared, "cat /etc/hosts").stdout.splitlines()[0] == b"127.0.0.1 localhost sandbox"
+    assert b"nameserver" not in run(shared, "cat /etc/resolv.conf").stdout
+    loopback = run(shared, "read -r flags </sys/class/net/lo/flags && echo $((flags & 1))")
+    assert loopback.stdout == b"1\n"  # it is up
+
+
 def test_what_the_host_gave_cannot_be_changed(run, sandbox):
     for path in ("/director/tools/busybox", "/director/spool/inbox/x", "/etc/passwd", "/x"):
         assert run(sandbox, f"echo x > {path}").code != 0, path

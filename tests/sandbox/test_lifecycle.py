@@ -71,7 +71,7 @@ def test_an_alias_gives_the_image_and_says_so(runtime, cleared, image):
     assert info.resolved_image.startswith(f"{image}@sha256:")
 
 
-@pytest.mark.parametrize("name", ["nowhere:1", f"127.0.0.1:9/director/{uuid.uuid4().hex}:1"])
+@pytest.mark.parametrize("name", ["nowhere:1", "127.0.0.1:9/director/absent:1"])
 def test_an_image_that_cannot_be_had_names_the_way_out(runtime, spec, engine, home, name):
     with pytest.raises(SandboxError, match="docker load") as error:
         runtime.create(spec.model_copy(update={"image": name}))
@@ -207,6 +207,38 @@ def test_remove_leaves_nothing(runtime, spec, engine, home, run):
     runtime.remove(spec.id)
     with pytest.raises(SandboxNotFoundError):
         runtime.workspace(spec.id)
+
+
+def test_a_retired_sandbox_has_no_container_and_comes_back_with_its_files(
+    runtime, cleared, engine, home, run, start
+):
+    runtime.create(cleared)
+    run(cleared.id, "echo kept >file")
+    going = start(cleared.id, "sleep 70")
+    runtime.retire(cleared.id, epoch=cleared.epoch + 1, wanted=lambda: True)
+    runtime.retire(cleared.id, epoch=cleared.epoch, wanted=lambda: False)
+    assert traces(engine, home, cleared.id)[0]
+    runtime.retire(cleared.id, epoch=cleared.epoch, wanted=lambda: True)
+    containers, files = traces(engine, home, cleared.id)
+    assert not containers
+    assert files
+    assert going.wait(10).cause == "lost"
+    runtime.retire(cleared.id, epoch=cleared.epoch, wanted=lambda: True)
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "cat file").stdout == b"kept\n"
+
+
+@pytest.mark.parametrize("files", [3, 1500])
+def test_remove_follows_no_link(runtime, spec, engine, home, run, tmp_path, files):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    runtime.create(spec)
+    links = f"ln -s {tmp_path}/kept folder; ln -s {tmp_path}/kept/file file"
+    many = f"i=0; while [ $i -lt {files} ]; do : >$i; i=$((i+1)); done"
+    assert run(spec.id, f"{links}; {many}").code == 0
+    runtime.remove(spec.id)
+    assert traces(engine, home, spec.id) == ([], [])
+    assert (tmp_path / "kept" / "file").read_text() == "x"
 
 
 @pytest.mark.parametrize("half", ["container", "files"])

@@ -1,8 +1,7 @@
 """A database with hosts and runs that wait for a place."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 
@@ -17,14 +16,6 @@ SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id
 
 GONE = timedelta(seconds=-1)
 """A lease that has run out."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'director.db'}")
-    store.create_tables()
-    yield store
-    store.close()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import Session, select
 
-from director.store.engine import SchemaError, Store
+from director.store.engine import Store
 
 
 @pytest.fixture
@@ -25,21 +25,6 @@ def opened(path: Path) -> Store:
 def test_a_database_of_this_version_is_opened_again(path: Path) -> None:
     opened(path).close()
     opened(path).close()
-
-
-def test_a_database_of_another_version_is_refused_with_what_it_lacks(path: Path) -> None:
-    store = opened(path)
-    with store.engine.begin() as connection:
-        connection.exec_driver_sql("ALTER TABLE runs DROP COLUMN priority")
-        connection.exec_driver_sql("DROP TABLE tickets")
-
-    with pytest.raises(SchemaError, match=r"another version.*runs\.priority.*move it away"):
-        store.create_tables()
-
-    with store.engine.begin() as connection:
-        names = connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE name = 'tickets'")
-        assert names.all() == [], "nothing was made in it"
-    store.close()
 
 
 async def test_reading_does_not_wait_for_a_write_that_another_process_holds_up(path: Path) -> None:

@@ -10,8 +10,8 @@ from director.domain.errors import NotFoundError
 from director.domain.events import EventType
 from director.domain.hosts import Capacity
 from director.domain.pages import PageQuery
-from director.domain.runs import RunStatus
-from director.store import hosts, placement, standing, tickets
+from director.domain.runs import RunStatus, SettleInput
+from director.store import hosts, placement, settling, standing, tickets
 from director.store.engine import Store
 from director.store.tables import HostRow, RunRow
 
@@ -103,6 +103,25 @@ def test_what_a_host_holds_that_takes_nothing_new_costs_the_others_no_place(
         run = session.get_one(RunRow, fourth)
         taken = tickets.take_place(session, run, hosts.total_places(session))
     assert taken.state is TicketState.WAITING
+
+
+def test_the_place_of_a_run_that_ends_on_a_host_that_takes_nothing_new_goes_to_nobody(
+    store: Store, host: Callable[..., str], new_run: Callable[[], str]
+) -> None:
+    host("full", places=1)
+    first, second = new_run(), new_run()
+    for id in (first, second):
+        with store.write() as session:
+            run = session.get_one(RunRow, id)
+            tickets.take_place(session, run, hosts.total_places(session))
+            placement.claim(session, run, "full", 512)
+    with store.write() as session:
+        hosts.set_draining(session, "full", True)
+
+    with store.write() as session:
+        granted = settling.settle(session, SettleInput(run_id=first, status=RunStatus.COMPLETED))
+
+    assert granted == []
 
 
 def test_a_host_that_registers_again_goes_on_draining_and_tells_its_new_size(

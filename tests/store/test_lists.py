@@ -1,31 +1,38 @@
 """A page costs the same few statements however many rows it has, and no results of steps."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
-from sqlalchemy import event
-from sqlmodel import Session
+import pytest
+from sqlalchemy import event, text
+from sqlmodel import Session, select
 
 from director.domain.departments import DepartmentCreate
+from director.domain.events import EventType, Wanted
 from director.domain.pages import PageQuery
 from director.domain.runs import RunStatus, RunView, StepStatus
 from director.domain.sessions import SessionCreate, SessionStatus
 from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate, WorkflowUpdate
-from director.store import departments, runs, sessions, standing, workflows
+from director.store import checkpoints, departments, events, runs, sessions, standing, workflows
 from director.store.engine import Store
 from director.store.tables import RunRow, SessionRow, WorkflowRow
 
 ADA = Principal(user_id="usr_ada", username="ada", role=Role.OPERATOR, login_id="lgn_1")
+BOB = Principal(user_id="usr_bob", username="bob", role=Role.OPERATOR, login_id="lgn_2")
+ADMIN = Principal(user_id="usr_admin", username="admin", role=Role.ADMIN, login_id="lgn_3")
 OUTPUT = "x" * 64 * 1024
 STEPS = 16
 
 
 def make_session(session: Session, name: str = "A session") -> SessionRow:
-    return sessions.create(session, ADA, SessionCreate(type="director", name=name))
+    made = sessions.create(session, ADA, SessionCreate(type="director", name=name))
+    return session.get_one(SessionRow, made.id)
 
 
 def make_workflow(session: Session, parent: SessionRow, steps: int = 1) -> WorkflowRow:
@@ -59,11 +66,20 @@ def expire(session: Session, row: SessionRow) -> None:
 @contextmanager
 def counted(store: Store) -> Iterator[list[str]]:
     """The statements that are sent to the database while the block lasts."""
-    sent: list[str] = []
+    with noted(store) as sent:
+        statements: list[str] = []
+        yield statements
+        statements += [statement for statement, _ in sent]
 
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+
+@contextmanager
+def noted(store: Store) -> Iterator[list[tuple[str, Any]]]:
+    """The same with their parameters."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_: Any, __: Any, statement: str, parameters: Any, *___: Any) -> None:
         if not statement.startswith("BEGIN"):
-            sent.append(statement)
+            sent.append((statement, parameters))
 
     event.listen(store.engine, "before_cursor_execute", note)
     yield sent
@@ -199,3 +215,140 @@ def test_listed_sessions_show_each_its_own_status_and_counts(store: Store) -> No
     with store.read() as session:
         alone = [sessions.view(session, session.get_one(SessionRow, one.id)) for one in listed]
     assert alone == listed
+
+
+def test_what_is_in_a_session_is_listed_for_its_owner_and_admins_only(store: Store) -> None:
+    with store.write() as session:
+        parent = make_session(session)
+        make_workflow(session, parent)
+        make_workflow(session, make_session(session))
+        body = {"sessionId": parent.id, "name": "Frontend", "domain": "frontend"}
+        departments.create(session, ADA, DepartmentCreate.model_validate(body))
+
+    def totals(principal: Principal, session_id: str) -> tuple[int, int]:
+        with store.read() as session:
+            _, found = workflows.listed(session, principal, PageQuery(), session_id, None)
+            _, pools = departments.listed(session, principal, PageQuery(), session_id, None)
+            return found.total, pools.total
+
+    assert totals(ADA, parent.id) == totals(ADMIN, parent.id) == (1, 1)
+    assert totals(BOB, parent.id) == totals(ADA, "ses_123") == (0, 0)
+
+
+def test_a_page_behind_a_cursor_does_not_count_again(store: Store) -> None:
+    with store.write() as session:
+        parent = make_session(session)
+        for _ in range(4):
+            make_workflow(session, parent)
+
+    def listed(query: PageQuery) -> tuple[list[str], Any]:
+        with store.read() as session:
+            found, pagination = workflows.listed(session, ADA, query, None, None)
+            return [one.id for one in found], pagination
+
+    first, pagination = listed(PageQuery(limit=2))
+    with store.write() as session:
+        make_workflow(session, session.get_one(SessionRow, parent.id))
+    with counted(store) as sent:
+        second, behind = listed(PageQuery(limit=1, cursor=pagination.next_cursor))
+    alone, _ = listed(PageQuery(limit=1, cursor=first[-1]))
+
+    assert (pagination.total, behind.total) == (4, 4)
+    assert second == alone
+    assert not [statement for statement in sent if "count(" in statement]
+
+
+Listed = Callable[[Session, PageQuery], Any]
+
+LISTS: dict[str, Listed] = {
+    f"{name} of {principal.username}": partial(listed, principal=principal)
+    for principal in (ADA, ADMIN)
+    for name, listed in {
+        "sessions": lambda s, q, principal: sessions.listed(s, principal, q, None),
+        "active sessions": lambda s, q, principal: sessions.listed(
+            s, principal, q, SessionStatus.ACTIVE
+        ),
+        "departments": lambda s, q, principal: departments.listed(s, principal, q, None, None),
+        "departments of a session": lambda s, q, principal: departments.listed(
+            s, principal, q, parent_id(s), None
+        ),
+        "workflows": lambda s, q, principal: workflows.listed(s, principal, q, None, None),
+        "running workflows": lambda s, q, principal: workflows.listed(
+            s, principal, q, None, RunStatus.RUNNING
+        ),
+        "workflows of a session": lambda s, q, principal: workflows.listed(
+            s, principal, q, parent_id(s), None
+        ),
+        "running workflows of a session": lambda s, q, principal: workflows.listed(
+            s, principal, q, parent_id(s), RunStatus.RUNNING
+        ),
+        "runs of a workflow": lambda s, q, principal: runs.listed(s, principal, workflow_id(s), q),
+        "checkpoints": lambda s, q, principal: checkpoints.listed(s, principal, q, None),
+        "checkpoints of a session": lambda s, q, principal: checkpoints.listed(
+            s, principal, q, parent_id(s)
+        ),
+    }.items()
+}
+
+
+def parent_id(session: Session) -> str:
+    return session.exec(select(SessionRow.id)).one()
+
+
+def workflow_id(session: Session) -> str:
+    return session.exec(select(WorkflowRow.id)).one()
+
+
+@pytest.mark.parametrize("listed", LISTS.values(), ids=LISTS)
+def test_each_list_is_a_range_of_an_index(store: Store, listed: Listed) -> None:
+    """Nothing is sorted, and no table is read from end to end, neither to show nor to count."""
+    with store.write() as session:
+        make_run(session, make_workflow(session, make_session(session)))
+    for cursor in (None, "ses_01m879x682f8fjkxpqa3jx3jgp"):
+        with noted(store) as sent, store.read() as session:
+            listed(session, PageQuery(cursor=cursor))
+        for plan in plans(store, sent):
+            assert not re.search(r"TEMP B-TREE|SCAN \w+$|Seq Scan|Sort", plan, re.MULTILINE), plan
+
+
+@pytest.mark.parametrize("wanted", ["owner_id", "session_id", "workflow_id"])
+def test_somebodys_part_of_the_event_log_is_a_range_of_an_index(store: Store, wanted: str) -> None:
+    with noted(store) as sent, store.read() as session:
+        events.read(session, 0, 10**9, Wanted(**{wanted: "x"}), 100)
+        types = frozenset({EventType.STEP_ENDED})
+        events.read(session, 0, 10**9, Wanted(**{wanted: "x"}, types=types), 100)
+    for plan in plans(store, sent):
+        assert re.search(rf"ix_events_{wanted.removesuffix('_id')}\b", plan), plan
+
+
+def test_a_rare_type_is_looked_for_among_a_bounded_number_of_events_at_once(store: Store) -> None:
+    def told(kind: EventType, owner: str, times: int) -> None:
+        with store.write() as session:
+            for _ in range(times):
+                events.append(session, kind, subject="s", owner_id=owner, data={})
+
+    told(EventType.STEP_ENDED, "ada", 5000)
+    told(EventType.STEP_ENDED, "bob", 100)
+    told(EventType.SESSION_CREATED, "ada", 1)
+    wanted = Wanted(owner_id="ada", types=frozenset({EventType.SESSION_CREATED}))
+    with store.read() as session:
+        first, cursor = events.read(session, 0, 5101, wanted, 10)
+        found, end = events.read(session, cursor, 5101, wanted, 10)
+    assert (first, cursor) == ([], 5000)
+    assert ([event.id for event in found], end) == ([5101], 5101)
+
+
+def plans(store: Store, sent: list[tuple[str, Any]]) -> list[str]:
+    """How the database answers what lists are read with. Postgres is told not to read whole
+    tables, which it prefers where they are as small as here."""
+    asked = [one for one in sent if "LIMIT" in one[0] or "count(" in one[0]]
+    assert asked
+    with store.read() as session:
+        connection = session.connection()
+        explain = "EXPLAIN QUERY PLAN"
+        if connection.dialect.name == "postgresql":
+            explain = "EXPLAIN (COSTS OFF)"
+            for setting in ("enable_seqscan", "enable_bitmapscan", "enable_sort"):
+                connection.execute(text(f"SET LOCAL {setting} = off"))
+        told = [connection.exec_driver_sql(f"{explain} {one}", given) for one, given in asked]
+        return ["\n".join(str(row[-1]) for row in rows) for rows in told]

@@ -7,12 +7,15 @@ from datetime import timedelta
 import pytest
 
 from director.domain.events import EventType
+from director.domain.lifetimes import SandboxCreate, SandboxEnd, SandboxStatus
 from director.domain.runs import RunStatus
-from director.store import hosts, placement, standing
+from director.domain.users import Principal, Role
+from director.store import hosts, placement, sandboxes, standing
 from director.store.engine import Store
 from director.store.placement import Claim, Decision
 from director.store.tables import RunRow
 
+SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id="lgn_1")
 GONE = timedelta(seconds=-1)
 
 Host = Callable[..., str]
@@ -85,11 +88,11 @@ def test_a_claim_sees_what_its_own_transaction_has_written(
 
 @pytest.mark.parametrize(("places", "memory_mib"), [(5, 1 << 20), (100, 5 * 512 + 511)])
 def test_claims_at_once_never_exceed_places_or_memory(
-    store: Store, host: Host, new_run: NewRun, places: int, memory_mib: int
+    store: Store, url: str, host: Host, new_run: NewRun, places: int, memory_mib: int
 ) -> None:
     host("one", places=places, memory_mib=memory_mib)
     made = [new_run() for _ in range(20)]
-    another_process = Store(str(store.engine.url))
+    another_process = Store(url)
 
     with ThreadPoolExecutor(8) as pool:
         stores = [store, another_process] * 10
@@ -236,3 +239,27 @@ def test_a_sandbox_is_displaced_by_a_later_epoch_or_another_host(
     decided(store, placed)
 
     assert placement.is_displaced(row_of(store, placed), "one", 0)
+
+
+def test_a_run_in_somebody_s_sandbox_waits_for_its_host_until_that_sandbox_has_ended(
+    store: Store, host: Host, new_run: NewRun
+) -> None:
+    host("one", lease=GONE)
+    host("two")
+    run_id = new_run()
+    with store.write() as session:
+        lent = sandboxes.create(session, SOMEBODY, SandboxCreate())
+        lent.host_id, lent.status = "one", SandboxStatus.RUNNING
+        run = session.get_one(RunRow, run_id)
+        run.sandbox_id, run.host_id = lent.id, "one"
+        session.add_all([lent, run])
+        assert hosts.reserved(session, "one").places == 1, "the run takes no place of its own"
+
+    assert decided(store, run_id) is Decision.WAIT
+    assert not settled_elsewhere(store, run_id), "its commands may go on there"
+    assert row_of(store, run_id).host_id == "one"
+    with store.write() as session:
+        sandboxes.settle(session, SandboxEnd(sandbox_id=lent.id, status=SandboxStatus.EXPIRED))
+    assert decided(store, run_id) is Decision.WAIT
+    assert row_of(store, run_id).host_id is None, "any host may say that it has ended"
+    assert settled_elsewhere(store, run_id)

@@ -121,7 +121,7 @@ class Office:
 
     def release_run(self, run_id: str, places: int) -> list[str]:
         with self.store.write() as session:
-            return tickets.release_run(session, run_id, places)
+            return tickets.release_run(session, run_id, lambda _: places)
 
     def take_place(self, run_id: str, limit: int) -> TicketState:
         with self.store.write() as session:
@@ -535,11 +535,11 @@ def test_a_crowded_line_costs_no_more_than_it_grants(office: Office) -> None:
     office.taken(holder)
     with office.store.write() as session:
         base = {"workflow_id": office.workflow_id, "version": 1, "session_id": office.session_id}
-        for number in range(10_000):
+        for number in range(2_000):
             id, owner = f"run_x{number:05}", f"usr_{number % 7}"
             session.add(RunRow(**base, id=id, owner_id=owner, total_steps=1))
         session.flush()
-        for number in range(10_000):
+        for number in range(2_000):
             id, owner = f"run_x{number:05}", f"usr_{number % 7}"
             session.add(StepRow(run_id=id, index=0, id="s", type="execute", department_id=code))
             session.add(TicketRow(pool=code, run_id=id, step=0, priority=3, owner_id=owner))
@@ -571,7 +571,7 @@ def loaded(store: Store) -> Iterator[list[Any]]:
         event.remove(kind, "load", note)
 
 
-def test_writers_of_several_processes_never_exceed_the_limit(office: Office) -> None:
+def test_writers_of_several_processes_never_exceed_the_limit(office: Office, url: str) -> None:
     code, limit, workers = office.department(limit=3), 3, 4
     shares = [office.runs(12, code, owner=f"usr_{worker}") for worker in range(workers)]
     all_have_asked = threading.Barrier(workers)
@@ -589,7 +589,7 @@ def test_writers_of_several_processes_never_exceed_the_limit(office: Office) -> 
 
     def work(share: list[str]) -> None:
         mine = Office.__new__(Office)
-        mine.store = Store(str(office.store.engine.url))
+        mine.store = Store(url)
         going = list(share)
         try:
             enter(mine, going[0])
@@ -709,7 +709,7 @@ class Model:
         return {(pool, run): HELD for run, pool in self.held.items()} | waiting
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_random_walk_holds_every_promise_at_every_step(office: Office, seed: int) -> None:
     dice, model = random.Random(seed), Model()
     names = [office.department(limit=limit) for limit in (1, 2, 3)]

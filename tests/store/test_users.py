@@ -9,6 +9,7 @@ from director.domain.pages import PageQuery
 from director.domain.users import Role
 from director.store import users
 from director.store.engine import Store
+from director.store.tables import SessionRow
 from director.store.users import Refusal, Rotated
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -79,15 +80,15 @@ def test_a_change_ends_the_logins_of_that_user_only(
     bob = users.create_user(session, "bob", "hash", Role.OPERATOR)
     hers, his = open_login(session, ada, "t1"), open_login(session, bob, "t2")
     users.update_user(session, bob.id, **change)  # type: ignore[arg-type]
-    assert users.login_is_live(session, hers)
-    assert not users.login_is_live(session, his)
+    assert users.live_logins(session, [hers])
+    assert not users.live_logins(session, [his])
     assert users.rotate(session, "t2", "t3", NOW) is Refusal.REVOKED
 
 
 def test_an_update_that_changes_nothing_ends_no_login(session: Session, ada: users.UserRow) -> None:
     login_id = open_login(session, ada)
     users.update_user(session, ada.id, role=Role.ADMIN, disabled=False)
-    assert users.login_is_live(session, login_id)
+    assert users.live_logins(session, [login_id])
 
 
 def test_no_login_opens_where_the_password_changed_after_it_was_checked(
@@ -107,10 +108,10 @@ def test_revoking_one_login_leaves_the_others(session: Session, ada: users.UserR
     one, other = open_login(session, ada, "t1"), open_login(session, ada, "t2")
     assert users.revoke_login(session, one, NOW) == 1
     assert users.revoke_login(session, one, NOW) == 0
-    assert not users.login_is_live(session, one)
-    assert users.login_is_live(session, other)
+    assert not users.live_logins(session, [one])
+    assert users.live_logins(session, [other])
     assert users.revoke_all(session, ada.id, NOW) == 1
-    assert not users.login_is_live(session, other)
+    assert not users.live_logins(session, [other])
 
 
 def test_a_refresh_token_is_exchanged_once(session: Session, ada: users.UserRow) -> None:
@@ -123,7 +124,7 @@ def test_reuse_of_a_superseded_token_ends_the_login(session: Session, ada: users
     login_id = open_login(session, ada)
     users.rotate(session, "t1", "t2", NOW)
     assert users.rotate(session, "t1", "t2", NOW + 6 * SECOND) is Refusal.REUSED
-    assert not users.login_is_live(session, login_id)
+    assert not users.live_logins(session, [login_id])
     assert users.rotate(session, "t2", "t3", NOW + 6 * SECOND) is Refusal.REVOKED
 
 
@@ -144,7 +145,7 @@ def test_grace_is_not_for_the_token_before_the_last_but_one(
     users.rotate(session, "t1", "t2", NOW)
     users.rotate(session, "t2", "t3", NOW)
     assert users.rotate(session, "t1", "t2", NOW) is Refusal.REUSED
-    assert not users.login_is_live(session, login_id)
+    assert not users.live_logins(session, [login_id])
 
 
 def test_a_refresh_token_lives_thirty_days(session: Session, ada: users.UserRow) -> None:
@@ -174,3 +175,8 @@ def test_times_come_back_aware_and_a_row_knows_when_it_changed(store: Store) -> 
     assert row.created_at == made.created_at
     assert row.updated_at.tzinfo is UTC
     assert row.updated_at > row.created_at
+
+
+def test_a_new_row_was_changed_when_it_was_made() -> None:
+    made = [SessionRow(id="ses_1", owner_id="a", type="t", name="n") for _ in range(2000)]
+    assert all(row.created_at == row.updated_at for row in made)

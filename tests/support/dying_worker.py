@@ -1,14 +1,16 @@
-"""A worker that ends itself, as kill -9 would, at the boundary that its home's file `death` names.
+"""Workers that end themselves, as kill -9 would, at boundaries for which a file lies in `death` of
+their home.
 
-It dies once: the file is moved to `died` first, and a new worker is there at once, forked from what
-is loaded already. Boundaries lie before and after each activity of a run, and before and after each
-commit in one; the file `trace` tells which were reached."""
+One of them dies there, once: it moves the file to `died` first. A new worker is there at once,
+forked from what is loaded already. Boundaries lie before and after each activity of a run, and
+before and after each commit in one; the file `trace` tells which were reached."""
 
 import asyncio
 import ctypes
 import os
 import signal
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +48,14 @@ class Death:
     """Where this worker dies."""
 
     def __init__(self, home: Path) -> None:
-        self._plan, self._died, self._trace = home / "death", home / "died", home / "trace"
+        self._planned, self._died, self._trace = home / "death", home / "died", home / "trace"
 
     def reached(self, boundary: str) -> None:
-        """Write that a boundary was reached, and die if it is the one."""
+        """Write that a boundary was reached, and die if a death is planned there."""
         with self._trace.open("a") as trace:
             trace.write(f"{boundary}\n")
-        if self._plan.exists() and self._plan.read_text() == boundary:
-            self._plan.rename(self._died)
+        with suppress(FileNotFoundError):
+            (self._planned / boundary).rename(self._died / boundary)
             os.kill(os.getpid(), signal.SIGKILL)
 
     def await_commits(self) -> None:
@@ -112,27 +114,37 @@ def work() -> None:
     os._exit(0)
 
 
-def main() -> int:
-    """Keep one worker alive until SIGTERM."""
+def main(count: int) -> int:
+    """Keep so many workers alive until SIGTERM."""
     term = {signal.SIGTERM}
-    while True:
-        signal.pthread_sigmask(signal.SIG_BLOCK, term)
-        if (child := os.fork()) == 0:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, term)
-            work()
-        signal.signal(signal.SIGTERM, _passing_to(child))
+    signal.pthread_sigmask(signal.SIG_BLOCK, term)
+    children = {_forked(term) for _ in range(count)}
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            os.kill(child, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    codes = []
+    while children:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, term)
-        status = os.waitpid(child, 0)[1]
-        if not os.WIFSIGNALED(status):
-            return os.waitstatus_to_exitcode(status)
+        child, status = os.wait()
+        signal.pthread_sigmask(signal.SIG_BLOCK, term)
+        children.remove(child)
+        if os.WIFSIGNALED(status):
+            children.add(_forked(term))
+        else:
+            codes.append(os.waitstatus_to_exitcode(status))
+    return max(codes)
 
 
-def _passing_to(child: int) -> Any:
-    def passed(number: int, frame: FrameType | None) -> None:
-        os.kill(child, number)
-
-    return passed
+def _forked(blocked: set[signal.Signals]) -> int:
+    if (child := os.fork()) == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+        work()
+    return child
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))

@@ -2,10 +2,12 @@
 
 import io
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +33,8 @@ class OwnEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = folder / "docker.sock"
+        self._exec_root = Path(tempfile.mkdtemp(prefix="engine-"))
+        """Where no test's name makes the path of containerd's sockets longer than it may be."""
         self._holder: subprocess.Popen[bytes]
         self._daemon: subprocess.Popen[bytes]
 
@@ -65,7 +69,7 @@ class OwnEngine:
     def start(self) -> None:
         """Start the engine and wait until it answers."""
         command = ["nsenter", "-t", str(self._holder.pid), "-m", "-n", "dockerd", "--live-restore"]
-        command += ["--data-root", f"{self.folder}/data", "--exec-root", f"{self.folder}/exec"]
+        command += ["--data-root", f"{self.folder}/data", "--exec-root", str(self._exec_root)]
         command += ["--pidfile", f"{self.folder}/pid", "-H", self.address]
         command += ["--bridge", "none", "--iptables=false"]
         with (self.folder / "dockerd.log").open("ab") as log:
@@ -84,13 +88,18 @@ class OwnEngine:
             except OSError:
                 return False
 
+    @property
+    def inside(self) -> int:
+        """A process in its mounts and its network."""
+        return self._holder.pid
+
     def client(self) -> docker.DockerClient:
         """A client of it."""
         return docker.DockerClient(self.address)
 
     def kill(self) -> None:
         """End it as a crash would, by the pid that it has written."""
-        pid_file = self.folder / "exec/containerd/containerd.pid"
+        pid_file = self._exec_root / "containerd/containerd.pid"
         containerd = int(pid_file.read_text())
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         self._daemon.wait()
@@ -116,6 +125,7 @@ class OwnEngine:
             if self._holder.stdout is not None:
                 self._holder.stdout.close()
             _await(lambda: not self._members(), "nothing of the engine runs")
+            shutil.rmtree(self._exec_root)
 
     def _remove_containers(self) -> None:
         client = self.client()

@@ -30,12 +30,14 @@ class Gates:
             return Outcome(stdout=shlex.join(argv).encode())
         text = argv[2]
         said, complained, files = [], [], {}
-        code, duration, gate = 0, 0.0, None
+        code, duration, gate, raw = 0, 0.0, None, b""
         for part in text.split(";"):
             verb, *rest = shlex.split(part) or [""]
             match verb:
                 case "say":
                     said.append(" ".join(rest))
+                case "binary":
+                    raw = bytes.fromhex(rest[0])
                 case "complain":
                     complained.append(" ".join(rest))
                 case "write":
@@ -47,7 +49,7 @@ class Gates:
                 case "wait":
                     gate = self._events[rest[0]]
         return Outcome(
-            stdout="".join(f"{line}\n" for line in said).encode(),
+            stdout="".join(f"{line}\n" for line in said).encode() + raw,
             stderr="".join(f"{line}\n" for line in complained).encode(),
             exit_code=code,
             duration_s=duration,

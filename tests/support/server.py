@@ -7,15 +7,17 @@ import time
 from pathlib import Path
 
 from director.cli.stack import temporal_command
+from director.machine.ports import Claims
 
 TEMPORAL = str(Path(sys.executable).with_name("temporal"))
 
 
+_CLAIMS = Claims()
+
+
 def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, nor any other process of these tests takes meanwhile."""
+    return _CLAIMS.any()
 
 
 class TemporalServer:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
+from support.networks import ScriptedHost
 from support.scripts import Gates
 from support.server import free_port
 from temporalio.client import Client
@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from director.api.app import create_app
 from director.api.gateway import Gateway
+from director.api.server import Server
 from director.blobs.store import LocalBlobs
 from director.sandbox.scripted import ScriptedRuntime
 from director.settings import Settings, read_settings
@@ -32,7 +33,7 @@ Data = dict[str, Any]
 ADMIN_PASSWORD = "correct horse battery"
 
 
-class _Server(uvicorn.Server):
+class QuietServer(Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave the signals to pytest."""
@@ -50,6 +51,7 @@ class Stack:
     runtime: ScriptedRuntime
     gates: Gates
     http: httpx.AsyncClient
+    networks: ScriptedHost = field(default_factory=ScriptedHost)
     _worker: asyncio.Task[None] | None = field(default=None)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,9 +112,10 @@ class Stack:
             yield socket
 
     async def user(self, username: str, role: str) -> httpx.AsyncClient:
-        """Make a user and log in as them."""
+        """Make a user, unless they are there, and log in as them."""
         body = {"username": username, "password": ADMIN_PASSWORD, "role": role}
-        await self.call("POST", "/users", body)
+        made = await self.http.post("/users", json=body)
+        assert made.status_code in (201, 409), made.text
         return await logged_in(self.url, username)
 
     async def start_worker(self, *interceptors: Interceptor) -> None:
@@ -125,6 +128,7 @@ class Stack:
             host_id="scripted",
             image="scripted-image",
             places=16,
+            networks=self.networks.networks(self.store, "scripted"),
             interceptors=interceptors,
         )
         self._stopped = asyncio.Event()
@@ -148,7 +152,7 @@ class Stack:
 
 async def logged_in(url: str, username: str) -> httpx.AsyncClient:
     """A client with a fresh token."""
-    http = httpx.AsyncClient(base_url=f"{url}/v1", timeout=70)
+    http = httpx.AsyncClient(base_url=f"{url}/v1", timeout=70, verify=False)
     body = {"username": username, "password": ADMIN_PASSWORD}
     tokens = (await http.post("/auth/login", json=body)).json()["data"]
     http.headers["Authorization"] = f"Bearer {tokens['token']}"
@@ -161,10 +165,14 @@ async def running_stack(
     temporal_address: str,
     namespace: str,
     gateway: Callable[[Client], Gateway] = Gateway,
+    *,
+    url: str = "",
 ) -> AsyncIterator[Stack]:
-    """A whole Director in this process, with everything of its own below `folder`."""
+    """A whole Director in this process, with everything of its own below `folder`, but for the
+    database of a URL."""
     settings = read_settings(
         {
+            "DIRECTOR_DATABASE_URL": url,
             "DIRECTOR_HOME": str(folder / "home"),
             "DIRECTOR_PORT": str(free_port()),
             "DIRECTOR_TEMPORAL_ADDRESS": temporal_address,
@@ -176,10 +184,10 @@ async def running_stack(
     await temporal.prepare_namespace(client)
     async with _served(create_app(settings, gateway), settings):
         store, gates = Store(settings.database_url), Gates()
-        url = f"http://127.0.0.1:{settings.port}"
+        address = f"http://127.0.0.1:{settings.port}"
         runtime = ScriptedRuntime(folder / "sandboxes", gates.script)
-        http = await logged_in(url, "admin")
-        stack = Stack(url, settings, store, client, runtime, gates, http)
+        http = await logged_in(address, "admin")
+        stack = Stack(address, settings, store, client, runtime, gates, http)
         await stack.start_worker()
         try:
             yield stack
@@ -192,8 +200,7 @@ async def running_stack(
 @asynccontextmanager
 async def _served(app: FastAPI, settings: Settings) -> AsyncIterator[None]:
     settings.home.mkdir(parents=True, exist_ok=True)
-    config = uvicorn.Config(app, host="127.0.0.1", port=settings.port, log_config=None)
-    server = _Server(config)
+    server = QuietServer(app, "127.0.0.1", settings.port)
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -157,12 +157,12 @@ async def test_waiting_is_told_and_a_decision_too(stack: Stack) -> None:
 
 
 async def test_an_approval_is_kept_while_temporal_is_away_and_any_other_signal_is_refused(
-    tmp_path: Path,
+    tmp_path: Path, url: str
 ) -> None:
     server = TemporalServer(tmp_path)
     server.start()
     try:
-        async with running_stack(tmp_path, server.address, "approving") as stack:
+        async with running_stack(tmp_path, server.address, "approving", url=url) as stack:
             workflow_id = await waiting(stack, APPROVED, "say after")
             server.kill()
             await decide(stack, workflow_id, approved=True)

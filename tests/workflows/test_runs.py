@@ -126,6 +126,26 @@ async def test_a_run_that_is_too_slow_is_timed_out_and_its_command_killed(stack:
     assert sandbox_of(run) in stack.runtime.removed
 
 
+async def test_a_sandbox_is_retired_with_the_outcome_of_the_last_step_alone(stack: Stack) -> None:
+    workflow = await stack.workflow("say one", "wait second-and-open", "say three")
+    await stack.start(workflow["id"])
+    running = await stack.until(workflow["id"], "running")
+    sandbox = sandbox_of(running)
+    while len(commands_of(stack, running)) < 2:
+        await asyncio.sleep(0.02)
+    assert sandbox not in stack.runtime.retired
+
+    stack.gates.open("second-and-open")
+    run = await stack.ended(workflow["id"])
+
+    assert run["status"] == "completed"
+    assert sandbox in stack.runtime.removed
+    for _ in range(100):  # nobody waits for it, and settling may have been faster
+        if sandbox not in stack.runtime.retired:
+            await asyncio.sleep(0.02)
+    assert sandbox in stack.runtime.retired
+
+
 async def test_cancelled_means_that_the_sandbox_is_gone(stack: Stack) -> None:
     workflow = await stack.workflow("wait for-ever", "say never")
     await stack.start(workflow["id"])

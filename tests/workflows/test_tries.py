@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from support.postgres import NewDatabase
 from support.server import TemporalServer
 from support.stack import Stack, running_stack
 from temporalio import activity
@@ -35,14 +36,19 @@ class _Failing(ActivityInboundInterceptor):
 
 @pytest.fixture(scope="module")
 async def unlucky(
-    temporal_server: TemporalServer, tmp_path_factory: pytest.TempPathFactory
+    temporal_server: TemporalServer,
+    database: str,
+    new_database: NewDatabase,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[Stack]:
     """A Director that needs a second try for each step."""
     folder = tmp_path_factory.mktemp("tries")
-    async with running_stack(folder, temporal_server.address, "tries") as stack:
-        await stack.stop_worker()
-        await stack.start_worker(FirstTriesFail())
-        yield stack
+    with new_database(folder) as url:
+        starting = running_stack(folder, temporal_server.address, f"tries-{database}", url=url)
+        async with starting as stack:
+            await stack.stop_worker()
+            await stack.start_worker(FirstTriesFail())
+            yield stack
 
 
 async def test_a_step_that_stood_in_line_begins(unlucky: Stack) -> None:

@@ -1,0 +1,1 @@
+"""`make bench`: what Director costs, beside what does the same without it."""

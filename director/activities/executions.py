@@ -1,0 +1,168 @@
+"""A command in a sandbox that somebody made: run once, followed to its end by whichever worker."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
+from temporalio import activity
+
+from director.activities.heartbeat import Beat, detached, heartbeating
+from director.activities.lifetimes import Lifetimes
+from director.activities.outputs import OutputRecorder
+from director.domain import names
+from director.domain.base import Json
+from director.domain.events import EventType
+from director.domain.failures import FailureCode
+from director.domain.lifetimes import (
+    ExecutionInput,
+    ExecutionOutcome,
+    ExecutionStatus,
+    SandboxStatus,
+)
+from director.domain.sandboxes import Cause, Command, CommandResult
+from director.sandbox.runtime import Execution, SandboxError
+from director.store import executions, sandboxes
+from director.store.executions import Opened, StaleExecutionError
+from director.store.tables import ExecutionRow, SandboxRow
+
+log = structlog.get_logger()
+
+_LOOK = 0.04
+_KILL_WAIT = 5.0
+
+_LOST: Json = {
+    "code": FailureCode.SANDBOX_LOST,
+    "message": "the sandbox's container ended under the command; it is not run again",
+}
+_CANCELLED: Json = {"code": FailureCode.CANCELLED, "message": "it was cancelled"}
+_STATUS = {Cause.TIMEOUT: ExecutionStatus.TIMED_OUT, Cause.KILLED: ExecutionStatus.CANCELLED}
+
+
+@dataclass(frozen=True)
+class Executions:
+    """Runs commands in sandboxes on this host."""
+
+    lifetimes: Lifetimes
+
+    @activity.defn(name=names.EXECUTE, no_thread_cancel_exception=True)
+    def execute(self, asked: ExecutionInput) -> ExecutionOutcome:
+        """Run a command to its end; a retry of this activity follows it, or gives its end."""
+        id, attempt = asked.execution_id, activity.info().attempt
+        store = self.lifetimes.store
+        with (
+            structlog.contextvars.bound_contextvars(execution_id=id),
+            heartbeating(partial(self._is_wanted, id)) as beat,
+        ):
+            try:
+                opened = store.transact(lambda s: executions.open_one(s, id, attempt))
+                row = self._performed(opened, attempt, beat) if opened.go else opened.execution
+            except StaleExecutionError as error:
+                raise detached(str(error)) from error
+        code = (row.result or {}).get("exitCode")
+        return ExecutionOutcome(status=ExecutionStatus(row.status), exit_code=code)
+
+    def _is_wanted(self, id: str) -> bool:
+        try:
+            with self.lifetimes.store.read() as session:
+                return not executions.has_ended(session, id)
+        except OperationalError:
+            log.warning("whether the command is still wanted could not be read", exc_info=True)
+            return True
+
+    def _performed(self, opened: Opened, attempt: int, beat: Beat) -> ExecutionRow:
+        row, here = opened.execution, self.lifetimes.sandboxes
+        recorder = OutputRecorder(
+            here.store, here.blobs, (row.id, 0, 1), lambda s: executions.require(s, row.id, attempt)
+        )
+        try:
+            execution = here.runtime.run(opened.sandbox.id, _command(opened))
+            result = self._followed(execution, recorder, beat)
+        except SandboxError as failure:
+            if failure.retryable:
+                raise
+            told = {"code": FailureCode.SANDBOX_FAILED, "message": failure.message}
+            return self._closed(row.id, attempt, ExecutionStatus.FAILED, None, told)
+        if result.cause is Cause.LOST:
+            return self._lost(opened, attempt, result)
+        status = _STATUS.get(result.cause, ExecutionStatus.COMPLETED)
+        error = _CANCELLED if status is ExecutionStatus.CANCELLED else None
+        return self._closed(row.id, attempt, status, result, error)
+
+    def _followed(
+        self, execution: Execution, recorder: OutputRecorder, beat: Beat
+    ) -> CommandResult:
+        while (result := execution.wait(_LOOK)) is None:
+            recorder.record(execution, everything=False)
+            if beat.cancelled():
+                execution.kill()
+                result = execution.wait(_KILL_WAIT)
+                if result is not None:
+                    break
+        recorder.record(execution, everything=True)
+        return result
+
+    def _lost(self, opened: Opened, attempt: int, result: CommandResult) -> ExecutionRow:
+        """A command that ended with its container is told as lost; the sandbox itself lives on,
+        unless it was stopped."""
+        with self.lifetimes.store.read() as session:
+            sandbox = session.get_one(SandboxRow, opened.sandbox.id)
+        stopped = sandbox.stop_wanted or sandbox.delete_wanted
+        if stopped or sandbox.status != SandboxStatus.RUNNING:
+            status, error = ExecutionStatus.CANCELLED, _CANCELLED
+        else:
+            here = self.lifetimes.sandboxes
+            here.runtime.create(here.spec_of(sandbox))
+            log.warning("the sandbox's container had ended; it is started again")
+            status, error = ExecutionStatus.FAILED, _LOST
+        return self._closed(opened.execution.id, attempt, status, result, error)
+
+    def _closed(
+        self,
+        id: str,
+        attempt: int,
+        status: ExecutionStatus,
+        result: CommandResult | None,
+        error: Json | None,
+    ) -> ExecutionRow:
+        is_oom = result is not None and result.cause is Cause.OOM
+        usage = self.lifetimes.sandboxes.usage(self._sandbox_of(id)) if is_oom else None
+
+        def close(session: Session) -> ExecutionRow:
+            shown = _shown(result) if result is not None else None
+            new = executions.close(session, id, attempt, status, shown, error)
+            row = session.get_one(ExecutionRow, id)
+            if new and is_oom:
+                sandbox = session.get_one(SandboxRow, row.sandbox_id)
+                sandboxes.tell(session, sandbox, EventType.SANDBOX_OOM, usage, executionId=id)
+            return row
+
+        return self.lifetimes.store.transact(close)
+
+    def _sandbox_of(self, id: str) -> str:
+        with self.lifetimes.store.read() as session:
+            return session.get_one(ExecutionRow, id).sandbox_id
+
+
+def _command(opened: Opened) -> Command:
+    row, command = opened.execution, opened.execution.command["command"]
+    return Command(
+        id=row.id,
+        argv=["/bin/sh", "-c", command] if isinstance(command, str) else command,
+        environment={**opened.sandbox.environment, **row.environment},
+        stdin=row.stdin,
+        workdir=row.workdir,
+        timeout_ms=row.timeout_ms,
+    )
+
+
+def _shown(result: CommandResult) -> Json:
+    return {
+        "exitCode": result.exit_code,
+        "cause": result.cause,
+        "durationMs": result.duration_ms,
+        "stdoutBytes": result.stdout_bytes,
+        "stderrBytes": result.stderr_bytes,
+        "truncated": result.truncated,
+    }

@@ -1,0 +1,214 @@
+"""Sandboxes that people made, and their commands, brought together again with what carries them in
+Temporal: what a crash between the two left apart. Parts of each round of reconcile."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from sqlmodel import Session, col, select
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from director.activities.lifetimes import Lifetimes
+from director.activities.rounds import each
+from director.domain import names
+from director.domain.base import Json
+from director.domain.failures import FailureCode
+from director.domain.lifetimes import ExecutionStatus, SandboxEnd, SandboxStatus
+from director.domain.times import rfc3339, utc_now
+from director.sandbox.runtime import SandboxError
+from director.store import executions, locks, placement, sandboxes
+from director.store.engine import Store
+from director.store.tables import ExecutionRow, SandboxRow
+from director.temporal.executions import closed_as
+from director.temporal.sandboxes import (
+    activity_is_over,
+    start_execution,
+    start_sandbox,
+    start_steering,
+)
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+_YOUNG = timedelta(seconds=5)
+_BATCH, _COMMANDS = 50, 200
+_NO_ROW = "Director's database has no such sandbox"
+_TERMINATED: Json = {
+    "code": FailureCode.TERMINATED,
+    "message": "what followed the command was ended in Temporal",
+}
+
+
+@dataclass
+class Strays:
+    """Starts what was not started, re-sends what is wanted, and settles what ended unseen."""
+
+    client: Client
+    lifetimes: Lifetimes
+    orphan_age: timedelta = timedelta(seconds=60)
+    orphan_period: timedelta = timedelta(seconds=60)
+    _orphans_at: float = field(default=float("-inf"), init=False)
+
+    @property
+    def store(self) -> Store:
+        """Where sandboxes are."""
+        return self.lifetimes.store
+
+    def parts(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """The parts of a round."""
+        return (
+            self.start_sandboxes,
+            self.follow_commands,
+            self.send_wishes,
+            self.settle_closed_sandboxes,
+            self.end_orphaned_sandboxes,
+        )
+
+    async def start_sandboxes(self) -> None:
+        """Start the workflows of sandboxes that have none."""
+        await each(await self._open(begun=False, age=_YOUNG), self._start)
+
+    async def follow_commands(self) -> None:
+        """Start the commands that nobody follows, and end those whose activity was ended."""
+        wanted = partial(executions.open_ones, age=_YOUNG, limit=_COMMANDS)
+        found = await asyncio.to_thread(self._read, wanted)
+        await each(found, self._follow)
+
+    async def send_wishes(self) -> None:
+        """Send again what is wanted of sandboxes: to end, to stop, to hold or to go on."""
+        await each(await self._open(begun=True, age=_YOUNG), self._send)
+
+    async def settle_closed_sandboxes(self) -> None:
+        """Settle the sandboxes whose workflow has ended without."""
+        begun = await self._open(begun=True, age=timedelta(0))
+        for start in range(0, len(begun), _BATCH):
+            ids = ", ".join(f"'{row.id}'" for row in begun[start : start + _BATCH])
+            query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
+            found = {execution.id async for execution in self.client.list_workflows(query)}
+            await each(sorted(found), self._close)
+
+    async def end_orphaned_sandboxes(self) -> None:
+        """Terminate workflows of sandboxes that the database does not have."""
+        if time.monotonic() - self._orphans_at < self.orphan_period.total_seconds():
+            return
+        self._orphans_at = time.monotonic()
+        begun = rfc3339(utc_now() - self.orphan_age)
+        query = f"WorkflowType = '{names.SANDBOX_WORKFLOW}' AND ExecutionStatus = 'Running'"
+        found = self.client.list_workflows(f"{query} AND StartTime < '{begun}'")
+        ids = [execution.id async for execution in found]
+        for start in range(0, len(ids), _BATCH):
+            some = ids[start : start + _BATCH]
+            known = await asyncio.to_thread(self._read, partial(sandboxes.known, ids=some))
+            await each([id for id in some if id not in known], self._terminate)
+
+    def settle_here(self) -> None:
+        """Settle those that have ended in Temporal and are on this host. Raises SandboxError after
+        all were tried."""
+        here = self.lifetimes.sandboxes.host_id
+        closed = (
+            col(SandboxRow.closed_as).is_not(None),
+            col(SandboxRow.status).in_(sandboxes.OPEN),
+            SandboxRow.host_id == here,
+        )
+        with self.store.read() as session:
+            found = list(session.exec(select(SandboxRow.id).where(*closed)))
+        failed: SandboxError | None = None
+        for id in found:
+            try:
+                self._settle(id)
+            except SandboxError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def _read(self, query: Callable[[Session], T]) -> T:
+        with self.store.read() as session:
+            return query(session)
+
+    async def _open(self, *, begun: bool, age: timedelta) -> list[SandboxRow]:
+        return await asyncio.to_thread(
+            self._read, partial(sandboxes.open_ones, begun=begun, age=age)
+        )
+
+    async def _start(self, row: SandboxRow) -> None:
+        run_id = await start_sandbox(self.client, sandboxes.input_of(row))
+        if run_id is None:
+            await self._close(row.id)
+            return
+        log.info("sandbox started by reconcile", sandbox_id=row.id)
+        note = partial(sandboxes.note_started, id=row.id, temporal_run_id=run_id)
+        await asyncio.to_thread(self.store.transact, note)
+
+    async def _follow(self, found: tuple[ExecutionRow, str]) -> None:
+        row, host_id = found
+        if row.status == ExecutionStatus.QUEUED:
+            over = not await start_execution(
+                self.client, row.id, row.timeout_ms, host_id, row.owner_id
+            )
+        else:
+            over = await activity_is_over(self.client, row.id)
+        if over:
+            end = partial(
+                executions.end, id=row.id, status=ExecutionStatus.FAILED, error=_TERMINATED
+            )
+            await asyncio.to_thread(self.store.transact, end)
+
+    async def _send(self, row: SandboxRow) -> None:
+        if row.delete_wanted:
+            try:
+                await self.client.get_workflow_handle(row.id).signal(names.END)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+        elif row.intents > row.steered and row.host_id is not None:
+            await start_steering(self.client, row.id, row.intents, row.host_id)
+
+    async def _close(self, id: str) -> None:
+        """Settle a sandbox whose workflow is closed: visibility may be wrong, describe is not."""
+        status = await closed_as(self.client, id)
+        if status is not None:
+            await asyncio.to_thread(self._closed, id, status.name)
+
+    def _closed(self, id: str, how: str) -> None:
+        """Write that nothing carries a sandbox any more, and settle it as far as this host may."""
+
+        def note(session: Session) -> bool:
+            row = locks.get_one(session, SandboxRow, id)
+            row.closed_as = row.closed_as or how
+            session.add(row)
+            return not SandboxStatus(row.status).ended
+
+        if self.store.transact(note) and self._settle(id) is not None:
+            self._settle_elsewhere(id)
+
+    def _settle(self, id: str) -> str | None:
+        end = SandboxEnd(sandbox_id=id, status=SandboxStatus.FAILED)
+        elsewhere = self.lifetimes.settle_here(end)
+        if elsewhere is None:
+            log.warning("sandbox is settled, its workflow had ended", sandbox_id=id)
+        return elsewhere
+
+    def _settle_elsewhere(self, id: str) -> None:
+        def settle(session: Session) -> list[str]:
+            row = locks.get_one(session, SandboxRow, id)
+            if SandboxStatus(row.status).ended or not placement.settle_elsewhere(session, row):
+                return []
+            return sandboxes.settle(session, SandboxEnd(sandbox_id=id, status=SandboxStatus.FAILED))
+
+        self.lifetimes.signals.granted(self.store.transact(settle))
+
+    async def _terminate(self, id: str) -> None:
+        try:
+            await self.client.get_workflow_handle(id).terminate(reason=_NO_ROW)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return
+            raise
+        log.warning("workflow terminated", sandbox_id=id, why=_NO_ROW)

@@ -1,0 +1,170 @@
+"""`/sandboxes/{id}/files`: a file, or a tar for a folder, in and out of a sandbox's workspace."""
+
+import asyncio
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import IO, Annotated
+from uuid import uuid4
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
+from sqlmodel import Session
+
+from director.api.archives import LimitDep, read_upload, receive
+from director.api.envelope import Answer, answer
+from director.api.errors import documented, refused
+from director.api.principals import EditorDep, PrincipalDep
+from director.api.state import BlobsDep, GatewayDep, StoreDep
+from director.blobs.store import CHUNK, Blobs, get_tree, put_tree
+from director.domain.errors import (
+    ConflictError,
+    NotFoundError,
+    PayloadTooLargeError,
+    UnavailableError,
+)
+from director.domain.lifetimes import FilesWritten, ReadFiles, WriteFiles
+from director.domain.trees import Entry, PathError, Tree, normalise
+from director.store import blobs as blob_rows
+from director.store import sandboxes
+
+router = APIRouter(prefix="/sandboxes/{sandbox_id}", tags=["sandboxes"])
+
+_ARCHIVES = ("application/x-tar", "application/gzip", "application/zip", "application/zstd")
+_IN_MEMORY = 4 * 1024 * 1024
+_WORKSPACE = "/workspace"
+
+
+def _path(text: str) -> bytes:
+    """A path below the workspace, without that; empty is the workspace itself."""
+    inside = text.removeprefix(_WORKSPACE)
+    if text.startswith("/") and (inside == text or inside[:1] not in ("", "/")):
+        raise refused("path", f"must lie below {_WORKSPACE}", text)
+    try:
+        return normalise(inside.lstrip("/").encode("utf-8", "surrogatepass"))
+    except PathError as error:
+        raise refused("path", str(error), text) from None
+
+
+PathQuery = Annotated[
+    str, Query(max_length=4096, description="Below `/workspace`, or relative to it.")
+]
+
+
+async def _host_to_change(sandbox_id: str, principal: EditorDep, store: StoreDep) -> str:
+    return await store.fetch(lambda s: _host(s, principal, sandbox_id))
+
+
+async def _host_to_read(sandbox_id: str, principal: PrincipalDep, store: StoreDep) -> str:
+    return await store.fetch(lambda s: _host(s, principal, sandbox_id))
+
+
+def _host(session: Session, principal: PrincipalDep, sandbox_id: str) -> str:
+    row = sandboxes.get(session, principal, sandbox_id)
+    sandboxes.check_has_files(row)
+    return row.host_id or ""
+
+
+@router.put(
+    "/files",
+    operation_id="sandboxes.write",
+    responses=documented(NotFoundError, ConflictError, PayloadTooLargeError, UnavailableError),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                kind: {"schema": {"type": "string", "format": "binary"}}
+                for kind in ("application/octet-stream", *_ARCHIVES)
+            },
+        }
+    },
+)
+async def write(
+    request: Request,
+    sandbox_id: str,
+    host_id: Annotated[str, Depends(_host_to_change)],
+    path: PathQuery,
+    store: StoreDep,
+    blobs: BlobsDep,
+    gateway: GatewayDep,
+    limit: LimitDep,
+) -> Answer[FilesWritten]:
+    """Put the body, as a file, to a path; a tar or zip, by its content type, is unpacked into the
+    folder of that path."""
+    where = _path(path)
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+        size = await receive(request, file, limit)
+        tree = await asyncio.to_thread(_tree, file, size, where, kind in _ARCHIVES, blobs)
+    hash = await asyncio.to_thread(put_tree, blobs, tree)
+    found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
+    await store.run(lambda session: blob_rows.touch(session, [*found, (hash, 0)]))
+    asked = WriteFiles(sandbox_id=sandbox_id, tree=hash)
+    return answer(await gateway.write_files(asked, host_id, uuid4().hex))
+
+
+@router.get(
+    "/files",
+    operation_id="sandboxes.read",
+    responses={
+        **documented(NotFoundError, ConflictError, UnavailableError),
+        200: {"content": {"application/octet-stream": {}, "application/x-tar": {}}},
+    },
+    response_class=StreamingResponse,
+)
+async def read(
+    sandbox_id: str,
+    host_id: Annotated[str, Depends(_host_to_read)],
+    path: PathQuery,
+    blobs: BlobsDep,
+    gateway: GatewayDep,
+) -> StreamingResponse:
+    """Get a file byte for byte, or a folder as a tar."""
+    asked = ReadFiles(sandbox_id=sandbox_id, path=_path(path).decode("utf-8", "surrogatepass"))
+    found = await gateway.read_files(asked, host_id, uuid4().hex)
+    tree = await asyncio.to_thread(get_tree, blobs, found.tree)
+    safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    if found.is_file:
+        (entry,) = tree.entries
+        headers = {**safe, "Content-Length": str(entry.size)}
+        content = _content(blobs, entry)
+        return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(_tar(blobs, tree), media_type="application/x-tar", headers=safe)
+
+
+def _tree(file: IO[bytes], size: int, where: bytes, archive: bool, blobs: Blobs) -> Tree:
+    if archive:
+        found = read_upload(file, blobs)
+        under = where + b"/" if where else b""
+        return Tree.of(entry.moved(under + entry.raw_path) for entry in found.entries)
+    if not where:
+        raise refused("path", "names the workspace itself: name a file, or send a tar")
+    hash = blobs.put_stream(file)
+    return Tree.of([Entry.file(where, 0o644, time.time_ns(), size, hash)])
+
+
+def _content(blobs: Blobs, entry: Entry) -> Iterator[bytes]:
+    with blobs.open(entry.hash or "") as content:
+        while block := content.read(CHUNK):
+            yield block
+
+
+def _tar(blobs: Blobs, tree: Tree) -> Iterator[bytes]:
+    for entry in tree.entries:
+        yield _member(entry).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+        if entry.kind == "file":
+            yield from _content(blobs, entry)
+            yield b"\0" * (-entry.size % tarfile.BLOCKSIZE)
+    yield b"\0" * tarfile.RECORDSIZE
+
+
+def _member(entry: Entry) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(entry.raw_path.decode("utf-8", "surrogateescape"))
+    member.mode, member.mtime, member.size = entry.mode, entry.mtime_ns // 10**9, entry.size
+    if entry.kind == "directory":
+        member.type = tarfile.DIRTYPE
+    elif entry.kind == "symlink":
+        member.type = tarfile.SYMTYPE
+        member.linkname = entry.raw_target.decode("utf-8", "surrogateescape")
+    return member

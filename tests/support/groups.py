@@ -1,0 +1,45 @@
+"""Which tests follow each other in one process where several run side by side, and in which order
+the groups of them begin."""
+
+from collections import Counter
+
+import pytest
+
+LONGEST = (
+    "test_boundaries.py",
+    "test_engine_kills.py",
+    "test_up.py",
+    "test_idempotency.py",
+    "test_streams.py",
+    "test_postgres.py",
+    "test_outputs.py",
+    "test_kills.py",
+)
+"""Files whose tests take minutes though they are few: they begin first, so that no process is the
+last one at work for long."""
+
+
+def group(item: pytest.Item) -> str:
+    """A file's tests share what they start; where parts of Director are killed, each kind of
+    database is a group of its own. A mark `xdist_group` names another one."""
+    if named := item.get_closest_marker("xdist_group"):
+        return str(named.args[0])
+    file = str(item.path.relative_to(item.config.rootpath / "tests"))
+    callspec = getattr(item, "callspec", None)
+    if item.get_closest_marker("kills") and callspec:
+        return f"{file} {callspec.params['database']}"
+    return file
+
+
+def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
+    """The items group by group: the longest first, then those of the most tests."""
+    groups = {item: group(item) for item in items}
+    sizes = Counter(groups.values())
+    found = {name: number for number, name in enumerate(sizes)}
+
+    def place(item: pytest.Item) -> tuple[int, int, int]:
+        file = item.path.name
+        rank = LONGEST.index(file) if file in LONGEST else len(LONGEST)
+        return rank, -sizes[groups[item]], found[groups[item]]
+
+    return sorted(items, key=place)
