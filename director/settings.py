@@ -119,7 +119,7 @@ def _database_url(env: Mapping[str, str], home: Path) -> str:
     url = env.get("DIRECTOR_DATABASE_URL") or f"sqlite:///{home / 'director.db'}"
     if url.startswith("sqlite:///"):
         return url
-    from director.store.databases import check_url  # what only needs a file need not load it
+    from director.store.postgres import check_url  # loads its driver
 
     try:
         check_url(url)

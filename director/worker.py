@@ -50,7 +50,7 @@ from director.networks.filter import Names, PacketFilter
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.databases import AwayError
+from director.store.database import AwayError
 from director.store.engine import Store
 from director.store.schema import SchemaError
 from director.temporal.client import connect, prepare_namespace

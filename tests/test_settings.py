@@ -15,7 +15,7 @@ import pytest
 from support.server import free_port
 
 from director.settings import SettingsError, kept_secret, private_home, read_settings
-from director.store.databases import AwayError
+from director.store.database import AwayError
 from director.store.engine import Store
 
 KEY = "k" * 32

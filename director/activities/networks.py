@@ -46,6 +46,8 @@ log = structlog.get_logger()
 _PERIOD = 5.0
 _LISTEN = 1.0
 _BACKSTOP = timedelta(hours=1)
+_MOVES = 20
+"""How often a new network looks for another subnet where others of its machine were quicker."""
 """How long the kernel keeps the addresses of a name that no worker renews."""
 
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
@@ -258,24 +260,32 @@ class HostNetworks:
     def _make_bridges(self, wanted: list[Wanted]) -> ConflictError | None:
         failed: ConflictError | None = None
         for each in wanted:
-            row = each.row
             try:
-                self.bridges.create(row.id, row.subnet, row.gateway)
+                self._make_bridge(each.row)
             except ConflictError as error:
-                if row.picked and row.applied == 0:
-                    self._move(row)
-                else:
-                    failed = ConflictError(error.message, **error.details, network=row.id)
+                failed = ConflictError(error.message, **error.details, network=each.row.id)
         return failed
 
-    def _move(self, row: NetworkRow) -> None:
-        """A new network whose subnet this host uses takes another, with rules before its bridge."""
+    def _make_bridge(self, row: NetworkRow) -> None:
+        """A new network whose subnet this machine uses takes another, and again another where
+        somebody else of this machine was quicker."""
+        for _ in range(_MOVES):
+            try:
+                return self.bridges.create(row.id, row.subnet, row.gateway)
+            except ConflictError:
+                if not row.picked or row.applied:
+                    raise
+            row = self._moved(row)
+        return self.bridges.create(row.id, row.subnet, row.gateway)
+
+    def _moved(self, row: NetworkRow) -> NetworkRow:
+        """The network with another subnet, whose rules are in force before its bridge is there."""
         with self.store.write() as session:
             networks.move(session, row.id, self.bridges.used())
         wanted = self._wanted()
         self.filter.apply([self._rules(each) for each in wanted])
         (moved,) = [each.row for each in wanted if each.row.id == row.id]
-        self.bridges.create(moved.id, moved.subnet, moved.gateway)
+        return moved
 
     def _remove_unknown(self, network_id: str) -> None:
         """A bridge that no row wants: rows are written before bridges are made."""

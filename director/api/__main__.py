@@ -12,7 +12,7 @@ from director.api.app import create_app
 from director.api.server import Server
 from director.logs import set_up_logs
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.databases import AwayError
+from director.store.database import AwayError
 from director.store.engine import Store
 from director.store.schema import SchemaError
 

@@ -13,7 +13,7 @@ from director.cli.stack import Ports, StackError
 from director.logs import set_up_logs
 from director.machine.apt import SetUpError
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.databases import AwayError
+from director.store.database import AwayError
 from director.store.engine import Store
 from director.store.schema import SchemaError
 

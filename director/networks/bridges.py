@@ -67,7 +67,7 @@ class Bridges:
                     labels={_INSTALLATION: self._installation, _NETWORK: network_id},
                 )
             except APIError as error:
-                if "overlaps" not in str(error.explanation):
+                if "overlap" not in str(error.explanation):
                     raise
                 raise ConflictError(
                     f"subnet {subnet} overlaps another network of its host", subnet=subnet

@@ -18,9 +18,9 @@ from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session
 
 from director.store import events, schema
-from director.store.changes import Changes
-from director.store.databases import AwayError, Database, database_of
+from director.store.database import SQLITE, AwayError, Changes, Database
 from director.store.schema import Migration
+from director.store.sqlite import Sqlite
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self._database: Database = database_of(url)
+        self._database = _database_of(url)
         self.engine = self._database.engine
         self._writers = ThreadPoolExecutor(self._database.writers, "store-write")
         self._readers = ThreadPoolExecutor(self._database.readers, "store-read")
@@ -149,6 +149,15 @@ class Store:
         self._writers.shutdown()
         self._readers.shutdown()
         self._database.close()
+
+
+def _database_of(url: str) -> Database:
+    """The database of a URL. Raises ValueError; it does not show the URL, which has a password."""
+    if url.startswith(SQLITE):
+        return Sqlite(url)
+    from director.store.postgres import Postgres, check_url  # loads its driver
+
+    return Postgres(check_url(url))
 
 
 def _session(kind: type[Session], bind: Engine | Connection) -> Session:

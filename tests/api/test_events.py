@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from support.alone import DONE, PROGRESS, Alone, alone
 from support.server import free_port
 from support.stack import ADMIN_PASSWORD, Data, Stack, logged_in
+from support.waiting import until_so
 from websockets.asyncio.client import connect
 
 from director.activities.networks import tell_blocked
@@ -72,7 +73,7 @@ class Stream:
 
     async def next(self) -> tuple[str, Data]:
         """The next event, as a browser would dispatch it."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "data" not in (fields := await self.block()):
                 assert fields, "the stream has ended"
         return fields["event"], json.loads(fields["data"])
@@ -119,7 +120,7 @@ async def test_a_cursor_is_the_exact_place_to_go_on_from(
 ) -> None:
     subject = f"run_exact{back}"
     newest = await api.tell(subject, [DONE] * 4)
-    await api.until(lambda: api.hub.position == newest, "it was read")
+    await until_so(lambda: api.hub.position == newest, "it was read")
     frames, pagination = await polled(api.http, after=newest - back)
     async with streamed(api.http, after=newest - back) as stream:
         last = await api.tell(subject, [DONE])
@@ -134,7 +135,7 @@ async def test_a_cursor_is_the_exact_place_to_go_on_from(
 
 async def test_the_whole_log_comes_in_pages_without_gap_or_double(api: Alone) -> None:
     newest = await api.tell("run_pages", [DONE] * 45)
-    await api.until(lambda: api.hub.position == newest, "it was read")
+    await until_so(lambda: api.hub.position == newest, "it was read")
     frames, cursor, more = [], 0, True
     while more:
         page, pagination = await polled(api.http, after=cursor, limit=10)
@@ -150,13 +151,13 @@ async def test_a_long_poll_without_a_cursor_begins_now_and_answers_when_somethin
     api: Alone,
 ) -> None:
     none, pagination = await polled(api.http)
+    await api.unheard()
     listening = asyncio.create_task(polled(api.http, wait=30))
-    before = api.hub.count
-    await api.until(lambda: api.hub.count == before + 1, "it waits")
+    await until_so(lambda: api.hub.count == 1, "it waits")
     began = time.monotonic()
     last = await api.tell("run_wait", [DONE])
     frames, _ = await listening
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert none == []
     assert [frame["id"] for frame in frames] == [last]
     assert await polled(api.http, after=pagination["nextCursor"]) == (frames, {**_, "limit": 20})
@@ -166,7 +167,7 @@ async def test_a_long_poll_to_which_nothing_comes_is_answered_in_its_time(api: A
     began = time.monotonic()
     frames, _ = await polled(api.http, wait=1)
     assert frames == []
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 20
 
 
 async def test_the_cursor_goes_on_over_what_is_not_wanted(api: Alone) -> None:
@@ -174,7 +175,7 @@ async def test_the_cursor_goes_on_over_what_is_not_wanted(api: Alone) -> None:
     await api.tell("run_other", [DONE, PROGRESS])
     wanted = await api.tell("run_mine", [PROGRESS, DONE])
     newest = await api.tell("run_other", [PROGRESS])
-    await api.until(lambda: api.hub.position == newest, "it was read")
+    await until_so(lambda: api.hub.position == newest, "it was read")
     ways: list[Data] = [
         {"sessionId": "ses_run_mine"},
         {"workflowId": "wf_run_mine"},
@@ -229,7 +230,7 @@ async def test_a_quiet_stream_says_where_to_go_on_from(api: Alone) -> None:
         assert int(first["id"]) == api.hub.position
         assert first["retry"] == "2000"
         newest = await api.tell("run_unwanted", [DONE])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (block := await stream.block())["id"] != str(newest):
                 assert set(block) == {":", "id"}, "a comment, and no event"
     assert stream.response.headers["content-type"].startswith("text/event-stream")
@@ -241,13 +242,13 @@ async def test_a_revoked_login_ends_its_stream_and_its_long_poll(
     api: Alone, refused: Refusal
 ) -> None:
     leaving = await logged_in(api.url, "admin")
+    await api.unheard()
     async with streamed(leaving) as stream:
         await stream.block()
         polling = asyncio.create_task(leaving.get("/events?wait=60"))
-        before = api.hub.count
-        await api.until(lambda: api.hub.count == before + 1, "it waits")
+        await until_so(lambda: api.hub.count == 2, "it waits")
         assert (await leaving.post("/auth/logout")).status_code == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await stream.block():
                 pass
         refused(await polling, 401, "AUTHENTICATION_ERROR")
@@ -255,11 +256,11 @@ async def test_a_revoked_login_ends_its_stream_and_its_long_poll(
 
 
 async def test_a_stream_that_its_client_leaves_is_let_go(api: Alone) -> None:
-    before = api.hub.count
+    await api.unheard()
     async with streamed(api.http) as stream:
         await stream.block()
-        assert api.hub.count == before + 1
-    await api.until(lambda: api.hub.count == before, "nobody listens")
+        assert api.hub.count == 1
+    await api.unheard()
 
 
 async def test_a_cursor_that_leads_nowhere_asks_for_a_new_beginning(tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ async def test_a_cursor_that_leads_nowhere_asks_for_a_new_beginning(tmp_path: Pa
 
 async def test_a_cursor_of_another_process_that_is_ahead_is_waited_for(api: Alone) -> None:
     newest = await api.store.run(events.newest)
-    await api.until(lambda: api.hub.position == newest, "it was read")
+    await until_so(lambda: api.hub.position == newest, "it was read")
     position = api.hub.position
     api.hub.position = position - 1  # as if this process had not read the last event yet
     try:
@@ -375,7 +376,7 @@ async def test_a_sigterm_ends_all_that_listen_at_once(
             await socket.wait_closed()
             assert socket.close_code == 1012
     await http.aclose()
-    assert took < 3
+    assert took < 15
 
 
 NOT_HERE = {

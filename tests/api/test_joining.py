@@ -1,8 +1,7 @@
 """Sandboxes on networks, through HTTP, on a host that notes what it was given."""
 
-import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 from support.networks import ScriptedHost
 from support.stack import Data, Stack
+from support.waiting import until_so
 
 from director.domain.networks import Action
 from director.domain.times import utc_now
@@ -41,14 +41,6 @@ async def network(stack: Stack, **fields: Any) -> Data:
 async def sandbox(stack: Stack, mode: str, **fields: Any) -> Data:
     body = {"resourceLimits": {"memory": 64}, "networkMode": mode, **fields}
     return dict(await stack.call("POST", "/sandboxes?wait=30", body))
-
-
-async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
-    for _ in range(400):
-        if found := await condition():
-            return found
-        await asyncio.sleep(0.05)
-    raise AssertionError("it did not come to that")
 
 
 async def test_a_sandbox_starts_on_the_network_that_it_names_under_its_rules(
@@ -107,7 +99,7 @@ async def test_a_way_out_is_a_network_of_the_owners_that_goes_with_its_last_sand
     async def gone() -> bool:
         return one["networkId"] not in {*host.bridges, *host.applied}
 
-    await until(gone)
+    await until_so(gone, "nothing of it is left")
     assert (await stack.http.get(f"/networks/{one['networkId']}")).status_code == 404
     assert theirs["networkId"] in host.bridges
     await operator.delete(f"/sandboxes/{theirs['id']}")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from support.networks import ScriptedHost
 from support.stack import Data, Stack
+from support.waiting import until_so
 
 from director.activities.networks import tell_blocked
 from director.domain.networks import AccessCreate, Direction, NetworkCreate, PolicyCreate
@@ -94,6 +95,15 @@ async def test_a_subnet_is_picked_that_neither_a_network_nor_the_host_uses(
     assert host.applied[one["id"]].subnet == IPv4Network("10.213.2.0/24")
 
 
+async def test_a_subnet_that_somebody_else_was_quicker_to_take_is_left_to_them(
+    stack: Stack, host: ScriptedHost
+) -> None:
+    host.rivals = 3
+    network = await made(stack)
+    assert (network["subnet"], network["enforced"]) == ("10.213.3.0/24", True)
+    assert host.applied[network["id"]].subnet == IPv4Network("10.213.3.0/24")
+
+
 async def test_a_used_name_and_an_overlap_are_conflicts(
     stack: Stack, host: ScriptedHost, refused: Refusal
 ) -> None:
@@ -126,11 +136,12 @@ async def test_without_a_packet_filter_nothing_is_made_and_503_says_why(
     refused(isolate, 503, "SERVICE_UNAVAILABLE")
     assert (await stack.call("GET", f"/networks/{network['id']}"))["enforced"] is False
     host.broken = ""
-    for _ in range(100):
-        if (await stack.call("GET", f"/networks/{network['id']}"))["enforced"]:
-            break
-        await asyncio.sleep(0.1)
-    assert host.applied[network["id"]].isolated, "it is enforced once that can be"
+
+    async def enforced() -> bool:
+        return bool((await stack.call("GET", f"/networks/{network['id']}"))["enforced"])
+
+    await until_so(enforced, "it is enforced once that can be")
+    assert host.applied[network["id"]].isolated
 
 
 @pytest.mark.parametrize(

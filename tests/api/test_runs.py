@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, event
 from support.alone import DONE, PROGRESS, alone
 from support.stack import Data, Stack
+from support.waiting import until_so
 
 from director.api.hub import Hub
 from director.blobs.store import LocalBlobs
@@ -201,11 +202,13 @@ async def test_the_workflow_itself_can_be_asked_how_far_it_is(
     workflow = await stack.workflow("say hi", "wait live")
     path = f"/workflows/{workflow['id']}/status"
     await stack.start(workflow["id"])
-    for _ in range(200):
-        status = await stack.call("GET", f"{path}?source=temporal")
-        if status["live"]["step"] == 1 and status["live"]["currentStep"] == 1:
-            break
-        await asyncio.sleep(0.05)
+
+    async def waits() -> Data | None:
+        status = dict(await stack.call("GET", f"{path}?source=temporal"))
+        live = status["live"]
+        return status if (live["step"], live["currentStep"]) == (1, 1) else None
+
+    status = await until_so(waits, "it waits in its second step")
     assert (status["live"]["status"], status["live"]["totalSteps"]) == ("running", 2)
     assert status["temporal"]["workflowId"] == status["runId"]
     assert (await stack.call("GET", path))["live"] is None
@@ -351,16 +354,16 @@ async def test_who_waits_reads_the_run_once_and_is_woken_by_its_end_alone(tmp_pa
         event.listen(Engine, "before_cursor_execute", note)
         try:
             waiting = asyncio.create_task(api.http.get(f"{path}/status?wait=60"))
-            await api.until(lambda: looks, "it has looked")
+            await until_so(lambda: looks, "it has looked")
             for number in range(10):
                 await api.tell(f"run_other{number}", [PROGRESS, DONE])
                 newest = await api.tell(run_id, [PROGRESS])
-            await api.until(lambda: api.hub.position == newest, "all was told")
+            await until_so(lambda: api.hub.position == newest, "all was told")
             assert (waiting.done(), len(looks)) == (False, 1)
 
             await api.tell(run_id, [DONE])
 
-            assert (await asyncio.wait_for(waiting, 20)).status_code == 200
+            assert (await asyncio.wait_for(waiting, 40)).status_code == 200
             assert len(looks) == 1
         finally:
             event.remove(Engine, "before_cursor_execute", note)

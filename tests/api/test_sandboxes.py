@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from support.alone import alone
 from support.stack import Data, Stack
+from support.waiting import until_so
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from director.store.tables import ExecutionRow
@@ -55,12 +56,11 @@ async def execute(stack: Stack, sandbox: Data, command: Any, **fields: Any) -> D
 
 
 async def until(stack: Stack, id: str, status: str) -> Data:
-    for _ in range(400):
-        found = await stack.call("GET", f"/sandboxes/{id}")
-        if found["status"] == status:
-            return dict(found)
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"the sandbox is {found['status']}, not {status}")
+    async def reached() -> Data | None:
+        found = dict(await stack.call("GET", f"/sandboxes/{id}"))
+        return found if found["status"] == status else None
+
+    return dict(await until_so(reached, f"sandbox {id} is {status}"))
 
 
 async def gone(stack: Stack, id: str) -> None:
@@ -141,7 +141,7 @@ async def test_its_events_tell_its_life_as_the_document_has_them(stack: Stack) -
         await stack.call("DELETE", path)
         told = []
         while len(told) < 5:
-            frame = json.loads(await asyncio.wait_for(socket.recv(), 20))
+            frame = json.loads(await asyncio.wait_for(socket.recv(), 60))
             if frame["type"] == "sandbox_event" and frame["data"]["sandboxId"] == sandbox["id"]:
                 told.append(frame["data"])
     assert [one["event"] for one in told] == ["created", "started", "paused", "resumed", "deleted"]

@@ -1,12 +1,12 @@
 """`/security` through HTTP: profiles, what happened, and policies enforced on sandboxes."""
 
-import asyncio
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 from support.stack import Data, Stack
+from support.waiting import until_so
 
 from director.domain.security import EnforceBody, ProfileCreate
 from director.store import security
@@ -169,11 +169,7 @@ async def test_failed_logins_are_seen_by_admins_and_raise_one_alert(
         found = await events(stack, type="alert")
         return [one for one in found if user_id in one["message"]]
 
-    for _ in range(300):
-        if raised := await alerts():
-            break
-        await asyncio.sleep(0.05)
-    (alert,) = raised
+    (alert,) = await until_so(alerts, "it is alerted")
     assert (alert["rule"], alert["severity"]) == ("REPEATED_FAILED_LOGINS", "high")
     log = "/events?after=0&types=security.alert&limit=1000&wait=5"
     frames = [
@@ -254,11 +250,7 @@ async def test_what_was_enforced_in_a_session_is_brought_to_a_sandbox_that_was_n
     id = (await made(stack, sessionId=session["id"]))["id"]
     strict = await profile(stack, resourceLimits={"memory": 32})
     await stack.store.run(lambda s: security.enforced(s, session["id"], strict))
-    for _ in range(200):
-        if stack.runtime.spec_of(id).memory_mib == 32:
-            break
-        await asyncio.sleep(0.05)
-    assert stack.runtime.spec_of(id).memory_mib == 32
+    await until_so(lambda: stack.runtime.spec_of(id).memory_mib == 32, "it has the limit")
     await stack.call("DELETE", f"/sandboxes/{id}")
 
 

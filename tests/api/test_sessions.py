@@ -157,7 +157,7 @@ async def test_a_session_with_running_work_is_deleted_by_force_only(
 
 async def _next(socket: Any, session_id: str) -> Any:
     while True:
-        frame = json.loads(await asyncio.wait_for(socket.recv(), 30))
+        frame = json.loads(await asyncio.wait_for(socket.recv(), 60))
         if frame["data"].get("sessionId") == session_id:
             return frame
 
@@ -348,7 +348,7 @@ async def test_that_a_session_expired_is_written_and_told_although_nobody_reads(
     async with stack.listening() as socket:
         session = await stack.session(config={"timeout": 200})
         told = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while "session.expired" not in told:
                 frame = json.loads(await socket.recv())
                 if frame["data"].get("sessionId") == session["id"]:

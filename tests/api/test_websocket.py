@@ -14,6 +14,7 @@ import jwt
 import pytest
 from support.alone import DONE, PROGRESS, Alone, alone
 from support.stack import ADMIN_PASSWORD, Data, Stack, logged_in
+from support.waiting import until_so
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
@@ -37,7 +38,7 @@ def token_of(http: httpx.AsyncClient) -> str:
 
 async def read(socket: ClientConnection) -> Data:
     """The next frame."""
-    return dict(json.loads(await asyncio.wait_for(socket.recv(), 30)))
+    return dict(json.loads(await asyncio.wait_for(socket.recv(), 60)))
 
 
 async def send(socket: ClientConnection, **frame: Any) -> None:
@@ -49,7 +50,7 @@ async def closed(socket: ClientConnection) -> int:
     """Read until the server closes; gives the code."""
     with contextlib.suppress(ConnectionClosed):
         while True:
-            await asyncio.wait_for(socket.recv(), 30)
+            await asyncio.wait_for(socket.recv(), 60)
     assert socket.close_code is not None
     return socket.close_code
 
@@ -423,14 +424,14 @@ async def taken(socket: ClientConnection, last: int) -> Frames:
 async def test_a_listener_that_takes_nothing_is_closed_with_4008_and_its_cursor(
     impatient: Alone,
 ) -> None:
-    before = impatient.hub.count
+    await impatient.unheard()
     async with connect(
         impatient.url.replace("http", "ws") + "/v1/ws", max_size=None, max_queue=1
     ) as socket:
         await authenticated(impatient, socket)
         for _ in range(8):
             newest = await impatient.tell("run_large", [DONE] * 50, size=40_000)
-        await impatient.until(lambda: impatient.hub.count == before, "it is given up")
+        await impatient.unheard()
         frames = []
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -458,7 +459,7 @@ async def test_a_listener_that_falls_far_behind_gets_the_newest_progress_and_eve
                 for subject in subjects:
                     kinds = [PROGRESS] * 79 + [DONE]
                     newest = await running.tell(subject, kinds, size=8_000)
-                await running.until(lambda: running.hub.position == newest, f"round {number}")  # noqa: B023
+                await until_so(lambda: running.hub.position == newest, f"round {number}")  # noqa: B023
             frames = await taken(socket, newest)
 
     assert len(frames) < 5 * 6 * 80, "some were coalesced"
@@ -493,8 +494,8 @@ async def test_what_is_pushed_and_what_must_wait_come_once_and_in_order(impatien
             free = number % 3 != 0
             newest = await impatient.tell("run_mixed", [DONE, PROGRESS, DONE][: 1 + number % 3])
             if number % 4 == 0:
-                await impatient.until(lambda: listener.cursor == newest, "it has all")  # noqa: B023
-        await impatient.until(lambda: listener.cursor == newest, "it has all")
+                await until_so(lambda: listener.cursor == newest, "it has all")  # noqa: B023
+        await until_so(lambda: listener.cursor == newest, "it has all")
         pumping.cancel()
         await asyncio.gather(pumping, return_exceptions=True)
 
@@ -517,7 +518,7 @@ async def test_a_listener_that_cannot_be_pushed_to_keeps_nobody_from_hearing(
             await authenticated(impatient, socket)
             last = await impatient.tell("run_broken", [DONE])
             heard_by = await taken(socket, last)
-            frames = await asyncio.wait_for(handed_out, 10)
+            frames = await asyncio.wait_for(handed_out, 60)
     assert [frame["id"] for frame in heard_by] == [frame.cursor for frame in frames] == [last]
 
 
@@ -531,9 +532,9 @@ async def test_a_peer_that_is_gone_without_a_word_is_let_go(tmp_path: Path) -> N
         protocol.receive_data(await reader.readuntil(b"\r\n\r\n"))
         protocol.send_text(json.dumps({"type": "auth", "token": running.token}).encode())
         writer.writelines(protocol.data_to_send())
-        await running.until(lambda: running.hub.count == 1, "it listens")
+        await until_so(lambda: running.hub.count == 1, "it listens")
 
-        await running.until(lambda: running.hub.count == 0, "no ping was answered")
+        await running.unheard()  # no ping was answered
 
         writer.close()
 
@@ -546,7 +547,7 @@ async def test_a_cursor_is_the_exact_place_to_go_on_from(
 ) -> None:
     subject = f"run_boundary{back}"
     newest = await impatient.tell(subject, [DONE] * 5)
-    await impatient.until(lambda: impatient.hub.position == newest, "it was read")
+    await until_so(lambda: impatient.hub.position == newest, "it was read")
     async with opened(impatient.url) as socket:
         greeting = await authenticated(impatient, socket, cursor=newest - back)
         last = await impatient.tell(subject, [DONE])

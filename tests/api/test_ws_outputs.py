@@ -9,6 +9,7 @@ import httpx
 import pytest
 from support.following import Told, Whole
 from support.stack import Data, Stack
+from support.waiting import until_so
 from support.writing import BINARY, TEXT, Step, begun
 from websockets.asyncio.client import ClientConnection
 
@@ -38,7 +39,7 @@ class Subscriber:
     async def next(self) -> Data:
         """The next frame that is of an output or an error."""
         while True:
-            frame: Data = json.loads(await asyncio.wait_for(self.socket.recv(), 10))
+            frame: Data = json.loads(await asyncio.wait_for(self.socket.recv(), 60))
             if frame["type"] == "error":
                 return frame
             if frame["type"].startswith("step_output"):
@@ -212,10 +213,7 @@ async def test_a_client_that_takes_nothing_is_read_for_no_further_and_given_up(
         outputs = OutputSubscriptions(parts, None, send, 0.2, failed.append)
         frame = {"type": "subscribe_output", "runId": step.run["runId"], "step": 1}
         await outputs.take(SubscribeOutputFrame.model_validate(frame), ADMIN)
-        for _ in range(100):
-            if failed:
-                break
-            await asyncio.sleep(0.05)
+        await until_so(lambda: failed, "it is given up")
         await outputs.close()
 
     assert taken == [0]

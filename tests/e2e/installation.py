@@ -7,13 +7,13 @@ import signal
 import socket
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import docker
 import httpx
+from support.waiting import until
 
 from director.cli.stack import Ports, Stack
 from director.host import installation_id
@@ -21,16 +21,6 @@ from director.host import installation_id
 Data = dict[str, Any]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-_PATIENCE = 60.0
-
-
-def until(condition: Callable[[], Any], what: str, seconds: float = _PATIENCE) -> Any:
-    """Look until the condition holds, and give what it gave; fail the test after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
-        time.sleep(0.05)
-    return found
 
 
 def quiet_ports() -> Ports:

@@ -16,7 +16,7 @@ def listening(director: Installation, **auth: Any) -> Iterator[ClientConnection]
     token = director.user.token()
     with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
         socket.send(json.dumps({"type": "auth", "token": token, **auth}))
-        assert json.loads(socket.recv(timeout=10))["type"] == "auth_ok"
+        assert json.loads(socket.recv(timeout=30))["type"] == "auth_ok"
         yield socket
 
 

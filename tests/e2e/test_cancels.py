@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e.installation import Data, Installation, until
+from e2e.installation import Data, Installation
+from support.waiting import until
 
 from director.machine.engine import alive
 

@@ -10,9 +10,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 import pytest
-from e2e.installation import Data, Installation, until
+from e2e.installation import Data, Installation
 from support.engine import IMAGE, OwnEngine
 from support.postgres import DATABASES, NewDatabase
+from support.waiting import until
 
 pytestmark = [
     pytest.mark.docker,

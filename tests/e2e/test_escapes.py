@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 import zstandard
-from e2e.installation import Data, Installation, execute, until
+from e2e.installation import Data, Installation, execute
 from support.hosts import Canary, unharmed
+from support.waiting import until
 
 from director.sandbox.folders import sandbox_uid
 
@@ -61,7 +62,7 @@ def files(director: Installation, id: str, method: str, path: str, **sent: Any) 
     found = director.user.http.request(
         method, f"/sandboxes/{id}/files", params={"path": path}, **sent
     )
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     return found
 
 
@@ -266,7 +267,7 @@ def test_a_run_whose_workspace_is_full_of_traps_is_judged_and_kept_without_them(
     lay = LAY.replace("{host}", str(canary.folder))
     begun = time.monotonic()
     run = director.user.run(lay, *verifies, {"type": "checkpoint", "name": "kept"})
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert canary.secret.read_text() not in str(run)
     verdicts = [step["result"]["passed"] for step in run["steps"][1:-1]]
     assert verdicts == [False, False, False, False, True]
@@ -294,5 +295,5 @@ def test_a_sandbox_whose_command_fights_its_end_is_deleted(
         lambda: not folder.exists() and not [one for one in director.containers() if id in one],
         "nothing of it is left",
     )
-    assert time.monotonic() - begun < 25
+    assert time.monotonic() - begun < 50
     assert director.user.http.get(f"/sandboxes/{id}").status_code == 404

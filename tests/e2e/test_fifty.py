@@ -7,7 +7,8 @@ from pathlib import Path
 
 import docker
 import pytest
-from e2e.installation import Installation, until
+from e2e.installation import Installation
+from support.waiting import until
 
 from director.networks.filter import run_nft
 from director.sandbox import disks

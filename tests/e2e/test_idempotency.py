@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from e2e.installation import Installation, until
+from e2e.installation import Installation
+from support.waiting import until
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.temporal.client import connect

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
-from e2e.installation import Data, Installation, until
+from e2e.installation import Data, Installation
 from e2e.listening import frames, listening
 from support.postgres import DATABASES
+from support.waiting import until
 
 Tell = Callable[[str, object], None]
 """Records what was measured; `pytest -o junit_family=xunit1 --junitxml=FILE` shows it."""

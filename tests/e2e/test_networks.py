@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from e2e.installation import Installation, until
+from e2e.installation import Installation
 from networks.spaces import outside
+from support.waiting import until
 
 from director.host import installation_id
 from director.networks.filter import Names, run_nft

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from e2e.installation import Installation, User, quiet_ports, until
+from e2e.installation import Installation, User, quiet_ports
 from support.postgres import PostgresServer
+from support.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -113,7 +114,7 @@ def _all_are_killed(fleet: Installation, postgres: PostgresServer, other: User) 
 
     until(lambda: _ready(second) and fleet.stack.ready(), "all is back")
     for run in begun:
-        ended = until(lambda run=run: _ended(other, run), "the run ends", 90)
+        ended = until(lambda run=run: _ended(other, run), "the run ends")
         assert ended["status"] == "completed", ended["error"]
         assert other.output(ended, 1) == SAID, "each line was said once"
         assert other.output(ended, 2) == SAID, "each line was written once"

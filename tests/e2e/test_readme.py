@@ -26,7 +26,7 @@ def paste(director: Installation, page: str, seconds: int = 90) -> subprocess.Co
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=180,
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.installation import Data, Installation, User, until
+from e2e.installation import Data, Installation, User
+from support.waiting import until
 from temporalio.client import Client
 from websockets.sync.client import connect
 
@@ -127,7 +128,7 @@ def _frames(director: Installation, workflow_id: str) -> str:
     with connect(director.stack.api.replace("http", "ws") + "/v1/ws") as socket:
         socket.send(json.dumps({"type": "auth", "token": director.user.token(), "cursor": 0}))
         while True:
-            text = str(socket.recv(timeout=10))
+            text = str(socket.recv(timeout=30))
             told += text
             data = json.loads(text)["data"]
             if data.get("workflowId") == workflow_id and data.get("status") == "failed":

@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from e2e.installation import Data, Installation, execute, until
+from e2e.installation import Data, Installation, execute
+from support.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 

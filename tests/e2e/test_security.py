@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from e2e.installation import Data, Installation, until
+from e2e.installation import Data, Installation
+from support.waiting import until
 
 from director.sandbox.limits import SPARE_PROCESSES
 

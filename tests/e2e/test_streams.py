@@ -9,8 +9,9 @@ from itertools import product
 
 import httpx
 import pytest
-from e2e.installation import Installation, until
+from e2e.installation import Installation
 from e2e.listeners import Listener, PollListener, Seen, SocketListener, StreamListener, seen
+from support.waiting import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.kills]
 

@@ -14,7 +14,8 @@ from typing import IO, Self
 
 import httpx
 import pytest
-from e2e.installation import User, containers, listening, quiet_ports, remove_containers, until
+from e2e.installation import User, containers, listening, quiet_ports, remove_containers
+from support.waiting import until
 
 from director.machine.engine import alive
 
@@ -131,7 +132,7 @@ def user(home: Path) -> Iterator[Callable[[Up], User]]:
 def director(command: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run another `director` to its end."""
     return subprocess.run(
-        [DIRECTOR, command], env=environ, capture_output=True, text=True, timeout=90, check=False
+        [DIRECTOR, command], env=environ, capture_output=True, text=True, timeout=180, check=False
     )
 
 
@@ -212,7 +213,7 @@ def test_everything_is_killed_at_once_and_up_goes_on_and_what_was_paused_stays_p
     first = up()
     before = user(first)
     counts = before.workflow(
-        "for n in 1 2 3 4 5 6; do echo $n | tee -a n.txt; sleep 1; done; cat n.txt"
+        "for n in 1 2 3 4 5 6 7 8 9; do echo $n | tee -a n.txt; sleep 1; done; cat n.txt"
     )
     holds = before.workflow("echo first >> ran.txt; sleep 1", "echo second >> ran.txt; cat ran.txt")
     held = before.start(holds)
@@ -227,7 +228,7 @@ def test_everything_is_killed_at_once_and_up_goes_on_and_what_was_paused_stays_p
     after = user(up())
     run = after.ended(counts)
     assert (run["runId"], run["status"]) == (counted["runId"], "completed")
-    numbers = "1\n2\n3\n4\n5\n6\n"
+    numbers = "1\n2\n3\n4\n5\n6\n7\n8\n9\n"
     assert after.output(run, 1) == numbers + numbers
     still = after.status(holds)
     assert (still["runId"], still["status"]) == (held["runId"], "paused")

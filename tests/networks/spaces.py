@@ -237,14 +237,6 @@ def _answer(made: socket.socket, heard: Heard, over: threading.Event) -> None:
             made.sendto(data, peer)
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 10) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not so after {seconds} s: {what}"
-        time.sleep(0.01)
-
-
 def forget_connections() -> None:
     """Empty conntrack's table of the namespace that the caller is in."""
     delete = 1 << 8 | 2

@@ -12,8 +12,9 @@ from typing import Any
 
 import docker
 import pytest
-from networks.spaces import may, until
+from networks.spaces import may
 from sqlmodel import Session
+from support.waiting import until
 
 from director.activities.networks import HostNetworks
 from director.domain import networks as domain
@@ -153,7 +154,7 @@ def test_a_network_lives_with_its_rules_and_leaves_nothing(host: Host) -> None:
     assert host.bridges.there() == {row.id}
 
     one, two = host.sandbox(row.id), host.sandbox(row.id, SERVER)
-    until(lambda: reached(one, address(two), 80), "peers reach each other", 20)
+    until(lambda: reached(one, address(two), 80), "peers reach each other")
     assert host.bridges.members(row.id) == {
         each.labels["director.sandbox"]: address(each) for each in (one, two)
     }
@@ -175,7 +176,7 @@ def test_a_network_lives_with_its_rules_and_leaves_nothing(host: Host) -> None:
 def test_neither_the_host_nor_another_network_is_reached(host: Host) -> None:
     a, b = host.network(), host.network()
     one, other = host.sandbox(a.id), host.sandbox(b.id, SERVER)
-    until(lambda: reached(other, "127.0.0.1", 80), "it serves", 20)
+    until(lambda: reached(other, "127.0.0.1", 80), "it serves")
     listener = subprocess.Popen(
         [
             sys.executable,
@@ -285,9 +286,9 @@ def test_a_killed_worker_leaves_no_window_for_a_denied_packet(host: Host) -> Non
             running.stdout.close()
     running = worker(host)
     try:
-        until(lambda: last(sender, "/tmp/sent") > count + 100, "it goes on sending", 30)
+        until(lambda: last(sender, "/tmp/sent") > count + 100, "it goes on sending")
         assert last(sink, "/tmp/got") <= count
-        until(lambda: told(host, row.id), "the next worker tells of what is refused", 30)
+        until(lambda: told(host, row.id), "the next worker tells of what is refused")
     finally:
         running.kill()
         running.wait()

@@ -14,8 +14,9 @@ from pathlib import Path
 import docker
 import pytest
 from networks.places import ADMIN, Place, place
-from networks.spaces import may, outside, resolving, until
+from networks.spaces import may, outside, resolving
 from support.engine import IMAGE, OwnEngine
+from support.waiting import until
 
 from director.domain.errors import UnavailableError
 from director.domain.networks import Destination, PolicyCreate
@@ -198,13 +199,13 @@ def test_a_killed_engine_leaves_no_window_for_a_denied_packet(
                 count = _last(sent)
 
                 engine.kill()
-                until(lambda: _last(sent) > count + 50, "it goes on without an engine", 30)
+                until(lambda: _last(sent) > count + 50, "it goes on without an engine")
                 with pytest.raises(UnavailableError):
                     there.run(there.networks.enforce)
                 engine.start()
                 there.run(there.networks.enforce)
                 back = _last(sent)
-                until(lambda: _last(sent) > back + 100, "it goes on", 30)
+                until(lambda: _last(sent) > back + 100, "it goes on")
                 assert _last(heard["peer"]) <= count
                 assert [_last(heard[name]) for name in ("stranger", "host")] == [0, 0]
                 third = there.sandbox(one.id)

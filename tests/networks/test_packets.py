@@ -9,7 +9,8 @@ from ipaddress import IPv4Address
 
 import pytest
 from networks.lab import HOST, LAN, METADATA, WORLD, Lab
-from networks.spaces import OPEN, REFUSED, SILENT, forget_connections, until
+from networks.spaces import OPEN, REFUSED, SILENT, forget_connections
+from support.waiting import until
 
 from director.domain.networks import PolicyRule, Protocol
 from director.networks.blocked import Attempt, Listener

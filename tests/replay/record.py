@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.server import TemporalServer
 from support.stack import Data, Stack, running_stack
+from support.waiting import until_so
 from temporalio.client import WorkflowExecutionStatus
-from workflows.test_hosts import Machine, until
+from workflows.test_hosts import Machine
 from workflows.test_settling import scheduled
 
 from director.activities.sandboxes import sandbox_id
@@ -105,7 +106,7 @@ async def _lost(stack: Stack) -> Data:
     await one.start()
     workflow = await stack.workflow("say a", {"type": "checkpoint"}, "say b", "wait lost")
     await stack.start(workflow["id"])
-    await until(lambda: len(one.runtime.ran) == 3, "the last step runs")
+    await until_so(lambda: len(one.runtime.ran) == 3, "the last step runs")
     await two.start()
     await one.stop()
     stack.gates.open("lost")

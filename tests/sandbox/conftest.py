@@ -5,8 +5,6 @@ import os
 import re
 import subprocess
 import tarfile
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -156,19 +154,6 @@ def run(
 ) -> Callable[..., Outcome]:
     """Run a command in a sandbox to its end."""
     return lambda *arguments, **more: ended(start(*arguments, **more))
-
-
-@pytest.fixture(scope="session")
-def until() -> Callable[..., None]:
-    """Wait until something is so."""
-
-    def until(condition: Callable[[], object], what: str) -> None:
-        deadline = time.monotonic() + 20
-        while not condition():
-            assert time.monotonic() < deadline, f"not so after 20 s: {what}"
-            threading.Event().wait(0.01)
-
-    return until
 
 
 @pytest.fixture(scope="session")

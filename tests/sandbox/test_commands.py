@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from director.domain.sandboxes import Cause
 from director.sandbox.docker import DockerRuntime
@@ -161,7 +162,7 @@ def test_several_commands_go_on_at_once(start, ended, sandbox):
     assert (ended(one).code, ended(two).code) == (0, 0)
 
 
-def test_output_can_be_read_while_the_command_runs(start, ended, until, sandbox):
+def test_output_can_be_read_while_the_command_runs(start, ended, sandbox):
     execution = start(sandbox, "echo first; until [ -e go ]; do sleep 0.01; done; echo second")
     until(lambda: execution.read("stdout", 0, 100) == b"first\n", "the first line came")
     assert execution.wait(0) is None
@@ -183,7 +184,7 @@ def test_output_over_the_cap_is_counted_and_does_not_block(
     assert (len(outcome.stdout), len(outcome.stderr)) == (100_000, 100_000)
 
 
-def test_a_child_in_the_background_neither_hangs_the_command_nor_dies(run, until, runtime, sandbox):
+def test_a_child_in_the_background_neither_hangs_the_command_nor_dies(run, runtime, sandbox):
     outcome = run(
         sandbox, "(until [ -e go ]; do echo tick; sleep 0.01; done; touch gone) & echo started"
     )

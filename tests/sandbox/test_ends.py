@@ -1,6 +1,7 @@
 """How commands end that do not end by themselves, and who dies with them."""
 
 import pytest
+from support.waiting import until
 
 from director.domain.sandboxes import Cause
 from director.sandbox.docker import DockerRuntime
@@ -42,7 +43,7 @@ def test_a_command_that_ignores_term_is_killed(run, processes, sandbox):
     assert not [line for line in processes(sandbox) if "while" in line]
 
 
-def test_a_kill_ends_the_command_and_all_it_started(start, ended, until, processes, sandbox):
+def test_a_kill_ends_the_command_and_all_it_started(start, ended, processes, sandbox):
     execution = start(sandbox, "setsid sleep 71 & sleep 72 & echo up; sleep 73")
     until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
     execution.kill()
@@ -58,7 +59,7 @@ def test_a_kill_right_after_the_start_is_not_lost(start, ended, sandbox):
         assert ended(execution).cause is Cause.KILLED
 
 
-def test_a_kill_after_the_end_kills_what_was_left_behind(start, ended, until, processes, sandbox):
+def test_a_kill_after_the_end_kills_what_was_left_behind(start, ended, processes, sandbox):
     execution = start(sandbox, "sleep 71 >/dev/null 2>&1 & setsid sleep 72 & echo ok")
     assert ended(execution).cause is Cause.EXIT
     execution.kill()
@@ -102,7 +103,7 @@ def test_a_command_that_forks_without_end_cannot_stop_the_supervisor(runtime, ma
     runtime.remove(sandbox)
 
 
-def test_a_command_whose_container_is_removed_is_lost(engine, start, ended, until, sandbox):
+def test_a_command_whose_container_is_removed_is_lost(engine, start, ended, sandbox):
     execution = start(sandbox, "echo up; sleep 70")
     until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
     engine.api.remove_container(f"director-{sandbox}", force=True)
@@ -122,7 +123,7 @@ def test_a_command_for_a_dead_container_is_lost_and_never_runs(
 
 
 def test_a_sandbox_that_was_stopped_starts_again_and_tells_what_was_lost(
-    engine, runtime, make, start, ended, run, until, command
+    engine, runtime, make, start, ended, run, command
 ):
     sandbox = make()
     run(sandbox, "echo kept > file")
@@ -162,7 +163,7 @@ IN_THEIR_PLACE = "exec 9<>/director/spool/inbox/$DIRECTOR_EXECUTION/events"
     [("", False, Cause.LOST), ("", True, Cause.KILLED), (IN_THEIR_PLACE, False, Cause.TIMEOUT)],
 )
 def test_a_command_that_kills_its_watchers_is_ended_by_the_host(
-    engine, home, installation, command, until, make, runtime, before, kill, cause
+    engine, home, installation, command, make, runtime, before, kill, cause
 ):
     """At once, unless it does as if it were one of them; at its time-out then."""
     sandbox = make()
@@ -172,14 +173,14 @@ def test_a_command_that_kills_its_watchers_is_ended_by_the_host(
     until(lambda: runtime.workspace(sandbox).kind("unwatched"), "it runs")
     if kill:
         execution.kill()
-    assert execution.wait(20).cause is cause
+    assert execution.wait(30).cause is cause
     assert not engine.api.inspect_container(f"director-{sandbox}")["State"]["Running"]
     runtime.remove(sandbox)
 
 
 def test_a_command_whose_watcher_is_killed_is_lost_within_seconds(runtime, command, sandbox):
     execution = runtime.run(sandbox, command("echo up; kill -9 $PPID; sleep 60"))
-    result = execution.wait(10)
+    result = execution.wait(30)
     assert result is not None
     assert result.cause is Cause.LOST
 
@@ -217,7 +218,7 @@ echo after
 def test_a_command_whose_output_is_not_kept_is_lost_and_not_judged_by_what_is_left(
     runtime, command, sandbox
 ):
-    result = runtime.run(sandbox, command(KILL_THE_COPIERS)).wait(10)
+    result = runtime.run(sandbox, command(KILL_THE_COPIERS)).wait(30)
     assert result is not None
     assert result.cause is Cause.LOST
 

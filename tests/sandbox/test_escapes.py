@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from director.domain.sandboxes import Cause
 from director.sandbox.docker import DockerRuntime
@@ -390,7 +391,7 @@ def test_the_default_image_brings_no_program_with_setuid(walked):
     assert walked["setuid"] == []
 
 
-def test_a_command_inherits_nothing_of_the_host_that_is_open(engine, start, cell, until):
+def test_a_command_inherits_nothing_of_the_host_that_is_open(engine, start, cell):
     """Seen from outside, for the first process, the supervisor, and a command."""
     execution = start(cell, "echo up; exec sleep 20")
     until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
@@ -495,7 +496,7 @@ ESRCH, ENOENT = 3, 2
 
 
 @pytest.fixture(scope="module")
-def neighbour(make, runtime, start, until, engine):
+def neighbour(make, runtime, start, engine):
     """Another sandbox, and the host's number of a process that runs in there."""
     sandbox = make(memory_mib=64)
     execution = start(sandbox, "echo up; exec sleep 1234", timeout_ms=600_000)
@@ -556,7 +557,7 @@ print(json.dumps(found))
 ECONNREFUSED = 111
 
 
-def test_two_sandboxes_meet_nowhere(tried, neighbour, start, until):
+def test_two_sandboxes_meet_nowhere(tried, neighbour, start):
     name = f"meeting-{uuid.uuid4().hex[:6]}"
     words = ["python3", "-c", PRELUDE + MEETING, name, "leave"]
     left = start(neighbour[0], words, timeout_ms=60_000)
@@ -715,7 +716,7 @@ def test_a_command_after_one_that_stopped_the_supervisor_is_lost_and_not_waited_
 ):
     sandbox = spared()
     run(sandbox, STOP_THE_SUPERVISOR)
-    result = strict.run(sandbox, command("touch ran")).wait(15)
+    result = strict.run(sandbox, command("touch ran")).wait(30)
     assert result is not None
     assert result.cause is Cause.LOST
     assert strict.workspace(sandbox).kind("ran") is None
@@ -736,14 +737,14 @@ done 2>/dev/null
 
 
 def test_a_sandbox_that_stops_whoever_comes_in_is_stopped_all_the_same(
-    runtime, start, until, spared, engine
+    runtime, start, spared, engine
 ):
     sandbox = spared()
     execution = start(sandbox, STOP_ALL, timeout_ms=60_000)
     until(lambda: execution.read("stdout", 0, 9) == b"up\n", "it runs")
     begun = time.monotonic()
     runtime.stop(sandbox, 1)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     assert not alive(engine, sandbox)
 
 
@@ -781,7 +782,7 @@ SEEN = {name for name in REPLACED if name.split("-by-")[0] in ("claim", "end", "
 
 def outcome(execution):
     """What a command is told to have written."""
-    result = execution.wait(15)
+    result = execution.wait(30)
     assert result is not None
     seen = execution.read("stdout", 0, 1 << 40)
     assert len(seen) <= 64 * MIB
@@ -801,11 +802,11 @@ def test_records_that_a_command_replaced_lead_the_host_nowhere_and_hold_it_up_fo
             outcome(execution)
     else:
         assert canary.secret.read_bytes() not in outcome(execution)
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 40
     begun = time.monotonic()
     runtime.stop(sandbox, 0.5)
     runtime.remove(sandbox)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 def test_a_command_that_was_claimed_in_advance_ends_and_is_never_believed_to_go_on(
@@ -814,7 +815,7 @@ def test_a_command_that_was_claimed_in_advance_ends_and_is_never_believed_to_go_
     sandbox = spared()
     asked = command("touch ran", timeout_ms=500)
     run(sandbox, f"mkdir /director/claims/{asked.id}")
-    result = strict.run(sandbox, asked).wait(15)
+    result = strict.run(sandbox, asked).wait(30)
     assert result is not None
     assert result.cause in (Cause.LOST, Cause.TIMEOUT)
 
@@ -827,7 +828,7 @@ def test_a_flood_of_calls_to_the_supervisor_is_outlived(run, cell):
 # Bombs
 
 
-def test_open_files_without_end_take_none_from_the_host(start, until, spared):
+def test_open_files_without_end_take_none_from_the_host(start, spared):
     sandbox = spared(max_open_files=128, max_processes=16, memory_mib=128)
     program = """
 children = 0
@@ -852,7 +853,7 @@ time.sleep(60)
     assert int(bomb.read("stdout", 0, 99)) <= 16 + 32
     assert taken() - before < 48 * 128 * 2
     bomb.kill()
-    assert bomb.wait(10) is not None
+    assert bomb.wait(30) is not None
 
 
 MEMORY = {
@@ -906,7 +907,7 @@ def test_memory_of_any_kind_is_bounded_by_the_sandbox_s_own(run, spared, engine,
 
 def test_output_without_end_is_drained_and_fills_nothing(runtime, command, home, cell):
     execution = runtime.run(cell, command("yes", timeout_ms=1500))
-    result = execution.wait(20)
+    result = execution.wait(30)
     assert (result.cause, result.truncated) == (Cause.TIMEOUT, True)
     claim = home / "sandboxes" / cell / "claims"
     assert max(path.stat().st_size for path in claim.glob("*/stdout")) <= 64 * MIB

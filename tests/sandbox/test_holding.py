@@ -46,7 +46,7 @@ def test_a_stop_kills_what_does_not_end_in_time(runtime, sandbox, command):
     runtime.pause(sandbox)
     begun = time.monotonic()
     runtime.stop(sandbox, 0.5)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert execution.wait(5).cause is Cause.LOST
 
 

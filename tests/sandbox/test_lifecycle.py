@@ -170,7 +170,7 @@ def test_a_sandbox_of_another_epoch_is_made_anew_with_nothing_of_the_older_one(
 
     assert made == [True, False]
     assert run(cleared.id, "ls -A; pgrep sleep").stdout == b""
-    assert execution.wait(10).cause == "lost"
+    assert execution.wait(30).cause == "lost"
     assert [each.epoch for each in runtime.sandboxes() if each.id == cleared.id] == [1]
 
 
@@ -222,7 +222,7 @@ def test_a_retired_sandbox_has_no_container_and_comes_back_with_its_files(
     containers, files = traces(engine, home, cleared.id)
     assert not containers
     assert files
-    assert going.wait(10).cause == "lost"
+    assert going.wait(30).cause == "lost"
     runtime.retire(cleared.id, epoch=cleared.epoch, wanted=lambda: True)
     assert runtime.create(cleared).created
     assert run(cleared.id, "cat file").stdout == b"kept\n"
@@ -258,7 +258,7 @@ def test_a_command_whose_sandbox_is_removed_ends(runtime, spec, start):
     runtime.create(spec)
     execution = start(spec.id, "sleep 70")
     runtime.remove(spec.id)
-    assert execution.wait(10).cause == "lost"
+    assert execution.wait(30).cause == "lost"
     assert execution.read("stdout", 0, 10) == b""
     execution.kill()
 

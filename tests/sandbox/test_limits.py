@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from director.domain.policies import Hold, ResourceLimits, SecurityPolicy, effective
 from director.domain.sandboxes import OUTPUT_LIMIT, Cause, SandboxSpec
@@ -98,7 +99,7 @@ print(json.dumps(used.ru_utime + used.ru_stime))
 
 
 def test_processes_are_bounded_for_commands_together_and_the_supervisor_goes_on(
-    confined, run, start, until, python
+    confined, run, start, python
 ):
     sandbox = confined(max_processes=12)
     program = """
@@ -120,7 +121,7 @@ except OSError as error:
     assert error == 11  # EAGAIN
     assert forked <= 12 + 32
     bomb.kill()
-    assert bomb.wait(20).cause is Cause.KILLED
+    assert bomb.wait(30).cause is Cause.KILLED
     assert run(sandbox, "exit 7").code == 7
 
 
@@ -275,7 +276,7 @@ def test_a_disk_leaves_nothing_and_other_sandboxes_have_none(confined, runtime, 
 
 
 def test_a_disk_that_a_killed_worker_left_behind_is_found_and_removed(
-    runtime, home, image, engine, installation, until
+    runtime, home, image, engine, installation
 ):
     """Whatever was done before the kill: an image half made, mounts without their sandbox."""
     before = traces(home)

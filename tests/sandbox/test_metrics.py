@@ -1,6 +1,7 @@
 """What a sandbox uses: read from recorded trees of both versions, and from a real one."""
 
 import pytest
+from support.waiting import until
 
 from director.domain.sandboxes import DiskUsage
 from director.sandbox.metrics import Groups, measure
@@ -66,7 +67,7 @@ def test_what_is_not_limited_is_null(recorded, tree):
 
 
 @pytest.mark.docker
-def test_a_real_sandbox_tells_what_it_uses(runtime, make, start, until):
+def test_a_real_sandbox_tells_what_it_uses(runtime, make, start):
     sandbox = make(memory_mib=128, cpus=0.5, disk_mib=32)
     try:
         idle = runtime.metrics(sandbox)

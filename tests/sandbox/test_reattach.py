@@ -6,6 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from support.waiting import until
 
 from director.domain.sandboxes import Cause
 from director.sandbox.docker import DockerRuntime
@@ -48,7 +49,7 @@ def attach(home, installation):
 
 
 def test_a_command_goes_on_when_its_worker_is_killed(
-    attach, engine, home, installation, command, ended, until, run, sandbox
+    attach, engine, home, installation, command, ended, run, sandbox
 ):
     long = command(
         "echo once >> runs; echo before; until [ -e go ]; do sleep 0.01; done; echo after"
@@ -66,7 +67,7 @@ def test_a_command_goes_on_when_its_worker_is_killed(
     assert run(sandbox, "cat runs").stdout == b"once\n"
 
 
-def test_a_time_out_is_kept_while_no_worker_lives(attach, runtime, command, until, ended, sandbox):
+def test_a_time_out_is_kept_while_no_worker_lives(attach, runtime, command, ended, sandbox):
     limited = command("touch ran; sleep 70", timeout_ms=1500)
     worker = attach(sandbox, limited)
     until(lambda: runtime.workspace(sandbox).kind("ran"), "it runs")

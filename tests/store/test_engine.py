@@ -36,7 +36,7 @@ async def test_reading_does_not_wait_for_a_write_that_another_process_holds_up(p
     with closing(sqlite3.connect(path, isolation_level=None)) as frozen:
         frozen.execute("BEGIN IMMEDIATE")
         writing = asyncio.create_task(store.run(one))
-        assert await asyncio.wait_for(store.fetch(one), 5) == 1
+        assert await asyncio.wait_for(store.fetch(one), 60) == 1
         assert not writing.done()
         frozen.execute("ROLLBACK")
         assert await writing == 1

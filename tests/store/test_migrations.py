@@ -184,6 +184,15 @@ def test_a_database_that_is_up_to_date_is_opened_without_alembic(tmp_path: Path)
     assert (ran(code), ran(code)) == ("True True", "False False")
 
 
+def test_who_has_a_file_holds_no_driver_of_a_server() -> None:
+    code = """
+        import sys
+        import director.worker, director.api.__main__
+        print("psycopg" in sys.modules)
+    """
+    assert ran(code) == "False"
+
+
 def test_a_database_that_is_up_to_date_is_opened_while_another_process_writes(
     tmp_path: Path,
 ) -> None:

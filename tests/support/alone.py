@@ -1,7 +1,7 @@
 """An API of its own with nothing behind it, whose log the test writes itself."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import httpx
 from sqlmodel import Session
 from support.server import free_port
 from support.stack import ADMIN_PASSWORD, QuietServer, logged_in
+from support.waiting import until_so
 
 from director.api.app import create_app
 from director.api.hub import Hub
@@ -59,13 +60,9 @@ class Alone:
         await self.store.run(append)
         return await self.store.fetch(events.newest)
 
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait until a condition holds."""
-        for _ in range(2000):
-            if condition():
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"not so after 20 s: {what}")
+    async def unheard(self) -> None:
+        """Wait until nobody listens: one that has left is let go a moment later."""
+        await until_so(lambda: self.hub.count == 0, "nobody listens")
 
 
 @asynccontextmanager

@@ -25,6 +25,8 @@ class ScriptedHost:
     inside: dict[str, dict[str, str]] = field(default_factory=dict)
     counted: dict[str, tuple[int, int]] = field(default_factory=dict)
     taken: list[IPv4Network] = field(default_factory=list)
+    rivals: int = 0
+    """How many more times somebody else is quicker to take a subnet."""
     broken: str = ""
     hosts: dict[str, list[str]] = field(default_factory=dict)
     known: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -54,6 +56,9 @@ class ScriptedHost:
 
     def create(self, network_id: str, subnet: str, gateway: str) -> None:
         if network_id not in self.bridges:
+            if self.rivals:
+                self.rivals -= 1
+                self.taken.append(IPv4Network(subnet))
             if any(each.overlaps(IPv4Network(subnet)) for each in self.taken):
                 raise ConflictError(f"subnet {subnet} is used by the host", subnet=subnet)
             self.bridges[network_id] = subnet

@@ -32,7 +32,7 @@ _SETTINGS = {
     "max_connections": "200",
     "dynamic_shared_memory_type": "mmap",  # in the folder, so that a killed server leaves none
 }
-_SECONDS = 30
+_SECONDS = 60
 _PR_SET_PDEATHSIG, _IPC_RMID = 1, 0
 
 

@@ -44,7 +44,7 @@ class TemporalServer:
         command = temporal_command(self.database, self.port, None)
         self._process = subprocess.Popen(command, stdout=log, stderr=log)
         log.close()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not self._serves():
             assert time.monotonic() < deadline, (self.folder / "temporal.log").read_text()
             time.sleep(0.02)

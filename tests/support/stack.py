@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from support.networks import ScriptedHost
 from support.scripts import Gates
 from support.server import free_port
+from support.waiting import until_so
 from temporalio.client import Client
 from temporalio.worker import Interceptor
 from websockets.asyncio.client import ClientConnection, connect
@@ -95,12 +96,12 @@ class Stack:
 
     async def until(self, workflow_id: str, status: str) -> Data:
         """Wait until the latest run has a status."""
-        for _ in range(600):
-            run = await self.call("GET", f"/workflows/{workflow_id}/status")
-            if run["status"] == status:
-                return dict(run)
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"the run is {run['status']}, not {status}")
+
+        async def reached() -> Data | None:
+            run = dict(await self.call("GET", f"/workflows/{workflow_id}/status"))
+            return run if run["status"] == status else None
+
+        return dict(await until_so(reached, f"run of {workflow_id} is {status}"))
 
     @asynccontextmanager
     async def listening(self, **auth: Any) -> AsyncIterator[ClientConnection]:

@@ -95,7 +95,7 @@ class Following:
 
     async def next(self) -> Told:
         """What is told next."""
-        told = await asyncio.wait_for(anext(self._told), 10)
+        told = await asyncio.wait_for(anext(self._told), 60)
         self.whole.add(told)
         return told
 

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.server import TemporalServer
 from support.stack import Data, Stack, running_stack
+from support.waiting import until_so
 from temporalio.client import WorkflowExecutionStatus
 
 from director.activities.closed import ClosedRuns
@@ -30,14 +30,6 @@ QUICK = Periods(
     reap=timedelta(milliseconds=200),
     age=timedelta(0),
 )
-
-
-async def until(condition: Callable[[], Any], what: str, seconds: float = 30) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.02)
-    assert condition(), what
 
 
 class Machine:
@@ -79,7 +71,7 @@ class Machine:
         )
         self._stopped = asyncio.Event()
         self._task = asyncio.create_task(worker.run(self._stopped))
-        await until(lambda: self.living, f"host {self.id} lives")
+        await until_so(lambda: self.living, f"host {self.id} lives")
 
     async def stop(self) -> None:
         """Stop serving, and wait until the lease has run out."""
@@ -87,7 +79,7 @@ class Machine:
         if self._task is not None:
             await self._task
             self._task = None
-            await until(lambda: not self.living, f"the lease of {self.id} has run out")
+            await until_so(lambda: not self.living, f"the lease of {self.id} has run out")
 
     @property
     def row(self) -> HostRow | None:
@@ -140,7 +132,7 @@ async def going(stack: Stack, gate: str, *more: str) -> Data:
     """A run whose first step waits for a gate, and runs in its sandbox."""
     workflow = await stack.workflow(f"wait {gate}", *more)
     run = await stack.start(workflow["id"])
-    await until(lambda: row_of(stack, run).workspace_ready, "the sandbox is there")
+    await until_so(lambda: row_of(stack, run).workspace_ready, "the sandbox is there")
     return run
 
 
@@ -150,7 +142,7 @@ async def test_a_host_lives_while_it_serves_and_comes_back_with_a_new_epoch(
     one = machine("one")
     await one.start()
     first = one.row
-    await until(lambda: one.row.lease_until > first.lease_until + QUICK.lease, "it is renewed")
+    await until_so(lambda: one.row.lease_until > first.lease_until + QUICK.lease, "it is renewed")
     assert one.row.epoch == 1
 
     await one.stop()
@@ -183,7 +175,7 @@ async def test_a_lease_that_ran_out_under_a_worker_is_taken_again(
         row.lease_until -= timedelta(seconds=60)
         session.add(row)
 
-    await until(lambda: one.living and one.row.epoch == 2, "it has registered again")
+    await until_so(lambda: one.living and one.row.epoch == 2, "it has registered again")
 
 
 async def test_no_host_holds_more_sandboxes_than_it_has_places(
@@ -245,7 +237,7 @@ async def test_a_host_that_comes_back_first_removes_what_it_has_lost_and_then_ma
     assert one.holds(run) == [0]
 
     await one.start()
-    await until(lambda: one.holds(run) == [1], "the sandbox is made anew")
+    await until_so(lambda: one.holds(run) == [1], "the sandbox is made anew")
     bare.gates.open("anew")
     ended = await bare.ended(run["workflowId"])
 
@@ -343,5 +335,5 @@ async def test_a_run_is_settled_although_its_host_is_away_and_the_host_clears_up
     assert one.holds(run) == [0]
 
     await one.start()
-    await until(lambda: one.holds(run) == [], "the host has cleared up")
+    await until_so(lambda: one.holds(run) == [], "the host has cleared up")
     assert len(one.runtime.ran) == 1

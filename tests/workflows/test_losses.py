@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 
 from support.stack import Data, Stack
+from support.waiting import until_so
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
-from workflows.test_hosts import Machine, bare, going, machine, row_of, until
+from workflows.test_hosts import Machine, bare, going, machine, row_of
 
 from director.store.tables import StepRow
 
@@ -28,11 +29,11 @@ async def test_a_run_whose_host_is_lost_goes_on_from_its_first_step_on_another(
     await one.start()
     workflow = await bare.workflow("say first; write a.txt hi", "wait lost-second")
     run = await bare.start(workflow["id"])
-    await until(lambda: ran(one, run)[1:] == ["wait lost-second"], "the second step runs")
+    await until_so(lambda: ran(one, run)[1:] == ["wait lost-second"], "the second step runs")
 
     await two.start()
     await one.stop()
-    await until(lambda: ran(two, run)[1:] == ["wait lost-second"], "it is repeated", 60)
+    await until_so(lambda: ran(two, run)[1:] == ["wait lost-second"], "it is repeated")
     bare.gates.open("lost-second")
     ended = await bare.ended(workflow["id"])
 
@@ -42,7 +43,7 @@ async def test_a_run_whose_host_is_lost_goes_on_from_its_first_step_on_another(
     assert ran(two, run) == ["say first; write a.txt hi", "wait lost-second"]
     assert one.holds(run) == [0], "nobody has removed it there yet"
     await one.start()
-    await until(lambda: one.holds(run) == [], "the host that comes back removes what it lost")
+    await until_so(lambda: one.holds(run) == [], "the host that comes back removes what it lost")
 
 
 async def test_after_a_loss_a_run_goes_on_behind_its_last_checkpoint_with_its_files(
@@ -53,11 +54,11 @@ async def test_after_a_loss_a_run_goes_on_behind_its_last_checkpoint_with_its_fi
     found = {"type": "verify", "criteria": {"type": "file", "path": "a.txt", "contains": "kept"}}
     workflow = await bare.workflow("write a.txt kept", SAVED, "wait lost-third", found)
     run = await bare.start(workflow["id"])
-    await until(lambda: ran(one, run)[1:] == ["wait lost-third"], "the third step runs")
+    await until_so(lambda: ran(one, run)[1:] == ["wait lost-third"], "the third step runs")
 
     await two.start()
     await one.stop()
-    await until(lambda: ran(two, run) == ["wait lost-third"], "only that one is repeated", 60)
+    await until_so(lambda: ran(two, run) == ["wait lost-third"], "only that one is repeated")
     bare.gates.open("lost-third")
     ended = await bare.ended(workflow["id"])
 
@@ -72,7 +73,7 @@ async def test_a_run_that_is_to_fail_with_its_sandbox_fails_and_is_settled(
     await one.start()
     workflow = await bare.workflow("wait lost-fail", config={"onSandboxLost": "fail"})
     run = await bare.start(workflow["id"])
-    await until(lambda: row_of(bare, run).workspace_ready, "the sandbox is there")
+    await until_so(lambda: row_of(bare, run).workspace_ready, "the sandbox is there")
 
     await two.start()
     await one.stop()
@@ -108,7 +109,7 @@ async def test_time_alone_loses_no_host(bare: Stack, machine: Callable[..., Mach
     await one.start()
     workflow = await bare.workflow("say first", "wait patience")
     run = await bare.start(workflow["id"])
-    await until(lambda: ran(one, run)[1:] == ["wait patience"], "the second step runs")
+    await until_so(lambda: ran(one, run)[1:] == ["wait patience"], "the second step runs")
 
     await one.stop()
     handle = bare.temporal.get_workflow_handle(run["runId"])
@@ -141,13 +142,13 @@ async def test_a_step_that_is_repeated_is_not_passed_over_because_a_checkpoint_f
         with bare.store.read() as session:
             return session.get_one(StepRow, (run["runId"], 0))
 
-    await until(lambda: first().status == "completed", "it has run once")
+    await until_so(lambda: first().status == "completed", "it has run once")
     bare.gates.close("lost-again")
-    await until(lambda: (first().attempt, first().status) == (2, "running"), "it runs again")
+    await until_so(lambda: (first().attempt, first().status) == (2, "running"), "it runs again")
 
     await two.start()
     await one.stop()
-    await until(lambda: ran(two, run) == ["wait lost-again"], "it is repeated elsewhere", 40)
+    await until_so(lambda: ran(two, run) == ["wait lost-again"], "it is repeated elsewhere")
     bare.gates.open("lost-again")
     ended = await bare.ended(workflow["id"])
 

@@ -49,7 +49,7 @@ async def test_an_execution_without_a_row_is_terminated_and_says_why(stack: Stac
     run = await stack.until(workflow["id"], "running")
     handle = await orphan(stack)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await status_of(handle) is WorkflowExecutionStatus.RUNNING:
             await reconcile(stack, orphan_age=timedelta(0)).reconcile()
     last = (await handle.fetch_history()).events[-1]
@@ -63,7 +63,7 @@ async def test_an_execution_without_a_row_is_terminated_and_says_why(stack: Stac
 
 async def test_a_young_execution_without_a_row_is_spared(stack: Stack) -> None:
     handle = await orphan(stack)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await stack.temporal.count_workflows(f"WorkflowId = '{handle.id}'"):
             await asyncio.sleep(0.05)
 
@@ -77,7 +77,7 @@ async def test_orphans_are_looked_for_once_in_a_period(stack: Stack) -> None:
     activities = reconcile(stack, orphan_age=timedelta(0))
     await activities.reconcile()
     handle = await orphan(stack)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await stack.temporal.count_workflows(f"WorkflowId = '{handle.id}'"):
             await asyncio.sleep(0.05)
 

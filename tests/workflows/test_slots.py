@@ -1,9 +1,9 @@
 """Steps of a department wait for its slots, in order, and every slot comes back."""
 
-import asyncio
 from typing import Any
 
 from support.stack import Data, Stack
+from support.waiting import until_so
 
 
 async def department(stack: Stack, limit: int, **fields: Any) -> Data:
@@ -28,12 +28,12 @@ async def begin(stack: Stack, pool: Data, *steps: Any, **fields: Any) -> str:
 
 async def until_step(stack: Stack, workflow_id: str, status: str, step: int = 0) -> Data:
     """Wait until a step has a status."""
-    for _ in range(600):
-        run = await stack.call("GET", f"/workflows/{workflow_id}/status")
-        if run["steps"] and run["steps"][step]["status"] == status:
-            return dict(run)
-        await asyncio.sleep(0.03)
-    raise AssertionError(f"the step is {run['steps'][step]['status']}, not {status}")
+
+    async def reached() -> Data | None:
+        run = dict(await stack.call("GET", f"/workflows/{workflow_id}/status"))
+        return run if run["steps"] and run["steps"][step]["status"] == status else None
+
+    return dict(await until_so(reached, f"step {step} of {workflow_id} is {status}"))
 
 
 async def metrics(stack: Stack, pool: Data) -> Data:

@@ -200,7 +200,7 @@ async def test_runs_outlive_a_crash_of_temporal_and_starts_wait_for_it(
 
 
 async def _frame(socket, event: str, *, source: str) -> dict:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             frame = json.loads(await socket.recv())
             signal = frame["data"].get("signal", {})
