@@ -795,7 +795,8 @@ def test_records_that_a_command_replaced_lead_the_host_nowhere_and_hold_it_up_fo
 ):
     sandbox = spared(memory_mib=64)
     script = REPLACED[name].replace("{secret}", str(canary.secret)).replace("{lease}", LEASE)
-    asked = command(f"c=/director/claims/$DIRECTOR_EXECUTION; {script}; echo said; exit 3")
+    there = "until [ -e $c/stdout ]; do sleep 0.01; done"
+    asked = command(f"c=/director/claims/$DIRECTOR_EXECUTION; {there}; {script}; echo said; exit 3")
     execution, begun = runtime.run(sandbox, asked), time.monotonic()
     if name in SEEN:
         with pytest.raises(SandboxError, match="replaced from inside"):
