@@ -29,6 +29,8 @@ _SETTLE_SECONDS = 5
 _PROGRAMS = {"curl": "curl", "ip": "iproute2"}
 """Programs of tests alone, and the packages that have them."""
 
+_WHOLE = ("tests/e2e", "tests/cli", "tests/test_bench.py")
+"""Where tests start all parts of a Director as processes."""
 _BESIDE = "3"
 """Test files that run at once: they wait more than they compute, also on two cores."""
 _ALONE = "2"
@@ -106,15 +108,17 @@ def _without_engine(arguments: list[str], reason: str) -> int:
 
 
 def _all_tests(arguments: list[str], environ: dict[str, str]) -> int:
-    """Tests that are chosen run as they are asked for; else side by side, file by file, then two at
-    a time those that measure how soon something is done, then one by one those that load the
-    machine."""
+    """Tests that are chosen run as they are asked for; else side by side, file by file, first those
+    that start whole Directors, which are gone then, and all others; then two at a time those that
+    measure how soon something is done, and one by one those that load the machine."""
     if arguments:
         return _pytest(arguments, environ)
-    most = ["-m", "not alone and not storm", "-n", _BESIDE, *_GROUPS]
+    usual = ["-m", "not alone and not storm", "-n", _BESIDE, *_GROUPS]
+    whole = [*_WHOLE, *usual]
+    others = ["tests", *(f"--ignore={folder}" for folder in _WHOLE), *usual]
     alone = ["tests/e2e", "tests/networks", "-m", "alone", "-n", _ALONE, *_GROUPS]
     storms = ["tests/e2e", "-m", "storm"]
-    return max(_pytest(chosen, environ) for chosen in (most, alone, storms))
+    return max(_pytest(chosen, environ) for chosen in (whole, others, alone, storms))
 
 
 def _pytest(arguments: list[str], environ: dict[str, str]) -> int:

@@ -13,6 +13,9 @@ from director.api.ws import PUSH
 
 _PING_SECONDS, _PONG_SECONDS = 20, 40  # longer than a slow client is waited for: it gets 4008
 _DEAD_MILLIS = 60_000
+_IDLE_SECONDS = 75
+"""Longer than clients keep a connection that is idle (httpx 5 s, balancers often 60): else one of
+them sends a request just as it is closed, and cannot tell whether that was done."""
 _MAX_MESSAGE = 1024 * 1024
 
 
@@ -52,6 +55,7 @@ class Server(uvicorn.Server):
             ws_ping_timeout=_PONG_SECONDS,
             ws_max_size=_MAX_MESSAGE,
             ws_per_message_deflate=False,  # a context of its own for each listener: time and memory
+            timeout_keep_alive=_IDLE_SECONDS,
             timeout_graceful_shutdown=5,
         )
         super().__init__(config)

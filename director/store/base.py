@@ -82,7 +82,13 @@ class JsonOrNull(TypeDecorator[Any]):
         super().__init__(none_as_null=True)
 
 
-class TimedRow(SQLModel):
+class Row(SQLModel):
+    """A row of a table. What pydantic would check it with is not made: rows are not checked."""
+
+    model_config = {"defer_build": True}
+
+
+class TimedRow(Row):
     """A row that knows when it was made and last changed."""
 
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Index, UniqueConstraint, false, text
-from sqlmodel import Field, SQLModel
+from sqlmodel import Field
 
 from director.domain.base import Json
 from director.domain.checkpoints import CheckpointStatus
@@ -13,7 +13,7 @@ from director.domain.lifetimes import ExecutionStatus, SandboxStatus
 from director.domain.runs import DEFAULT_PRIORITY, RunStatus, StepStatus
 from director.domain.sessions import SessionStatus
 from director.domain.times import from_millis, utc_now
-from director.store.base import BIG_INTEGER, JsonOrNull, TimedRow, UtcDateTime
+from director.store.base import BIG_INTEGER, JsonOrNull, Row, TimedRow, UtcDateTime
 
 
 def _listed(name: str, *columns: str) -> Index:
@@ -96,7 +96,7 @@ class WorkflowRow(TimedRow, table=True):
     deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class DefinitionRow(SQLModel, table=True):
+class DefinitionRow(Row, table=True):
     """One version of a workflow's definition; never changed once written."""
 
     __tablename__ = "definitions"
@@ -181,7 +181,7 @@ class HostRow(TimedRow, table=True):
         return self.lease_until > utc_now()
 
 
-class StepRow(SQLModel, table=True):
+class StepRow(Row, table=True):
     """A step of a run: its latest attempt, and which Temporal attempt last wrote it."""
 
     __tablename__ = "steps"
@@ -217,7 +217,7 @@ class StepRow(SQLModel, table=True):
         return Wish(self.department_id, self.domain, tuple(self.requires))
 
 
-class TicketRow(SQLModel, table=True):
+class TicketRow(Row, table=True):
     """A slot of a department that a step holds or waits for, or a place of the hosts for a run."""
 
     __tablename__ = "tickets"
@@ -338,7 +338,7 @@ Placed = RunRow | SandboxRow
 """What has a sandbox on a host: a run, or a sandbox that somebody has made."""
 
 
-class OutputRow(SQLModel, table=True):
+class OutputRow(Row, table=True):
     """A piece of what a step's attempt wrote to a stream; the bytes of a small one are in the row,
     those of any other are a blob."""
 
@@ -356,7 +356,7 @@ class OutputRow(SQLModel, table=True):
     content: bytes | None = None
 
 
-class BlobRow(SQLModel, table=True):
+class BlobRow(Row, table=True):
     """A blob that somebody relies on; touched before it is relied on."""
 
     __tablename__ = "blobs"
@@ -366,7 +366,7 @@ class BlobRow(SQLModel, table=True):
     touched_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-class ArchiveRow(SQLModel, table=True):
+class ArchiveRow(Row, table=True):
     """An uploaded archive; `tree` is the hash of its manifest."""
 
     __tablename__ = "archives"
@@ -380,7 +380,7 @@ class ArchiveRow(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-class CheckpointRow(SQLModel, table=True):
+class CheckpointRow(Row, table=True):
     """A checkpoint; the manifest is written last, together with `ready`."""
 
     __tablename__ = "checkpoints"
@@ -405,7 +405,7 @@ class CheckpointRow(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-class EventRow(SQLModel, table=True):
+class EventRow(Row, table=True):
     """An entry of the event log; AUTOINCREMENT, so that a cursor never names two events."""
 
     __tablename__ = "events"
@@ -428,7 +428,7 @@ class EventRow(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-class LogPositionRow(SQLModel, table=True):
+class LogPositionRow(Row, table=True):
     """A cursor of the event log that must be remembered, by name."""
 
     __tablename__ = "log_positions"
@@ -437,7 +437,7 @@ class LogPositionRow(SQLModel, table=True):
     position: int = Field(sa_type=BigInteger)
 
 
-class IdempotencyRow(SQLModel, table=True):
+class IdempotencyRow(Row, table=True):
     """A request under a key, written with what it makes; `lease_until` is null once it is done."""
 
     __tablename__ = "idempotency"
@@ -514,7 +514,7 @@ class NetworkPolicyRow(TimedRow, table=True):
     counters: list[Any] = Field(default=[], sa_type=JSON)
 
 
-class NetworkGrantRow(SQLModel, table=True):
+class NetworkGrantRow(Row, table=True):
     """A destination that is open in a network. `addresses` are those that its host has resolved a
     name to, each with the moment when it last did."""
 
@@ -546,7 +546,7 @@ class ProfileRow(TimedRow, table=True):
     resource_limits: Json = Field(default={}, sa_type=JSON)
 
 
-class EnforcementRow(SQLModel, table=True):
+class EnforcementRow(Row, table=True):
     """A profile or a network policy that was enforced on a session or a sandbox, the last time at
     `created_at`; never taken back."""
 
@@ -557,7 +557,7 @@ class EnforcementRow(SQLModel, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-class SecurityEventRow(SQLModel, table=True):
+class SecurityEventRow(Row, table=True):
     """What happened that security is about, from `created_at` to `last_at`: of what comes again in
     a minute one row is kept, found by its `bucket`, with how many `times` it came."""
 

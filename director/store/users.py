@@ -9,7 +9,7 @@ from functools import cache
 import sqlalchemy
 from sqlalchemy import ColumnElement, Executable, Index, and_, bindparam, inspect, or_, text
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Field, Session, SQLModel, col, delete, func, select, update
+from sqlmodel import Field, Session, col, delete, func, select, update
 
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.ids import USER, new_id
@@ -18,7 +18,7 @@ from director.domain.security_events import SecurityEventType
 from director.domain.times import utc_now
 from director.domain.users import Principal, Role
 from director.store import locks, security_events
-from director.store.base import Bytewise, TimedRow, UtcDateTime
+from director.store.base import Bytewise, Row, TimedRow, UtcDateTime
 from director.store.lists import paged
 
 REFRESH_LIFE = timedelta(days=30)
@@ -39,7 +39,7 @@ class UserRow(TimedRow, table=True):
     disabled: bool = False
 
 
-class LoginRow(SQLModel, table=True):
+class LoginRow(Row, table=True):
     """A login: the family of all tokens that came from one password check."""
 
     __tablename__ = "logins"
@@ -50,7 +50,7 @@ class LoginRow(SQLModel, table=True):
     revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
-class RefreshTokenRow(SQLModel, table=True):
+class RefreshTokenRow(Row, table=True):
     """A refresh token, known by its SHA-256 only."""
 
     __tablename__ = "refresh_tokens"

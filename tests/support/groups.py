@@ -4,15 +4,16 @@ the groups of them begin."""
 from collections import Counter
 
 import pytest
+from support.postgres import DATABASES
 
 LONGEST = (
     "test_boundaries.py",
-    "test_engine_kills.py",
-    "test_up.py",
-    "test_idempotency.py",
     "test_streams.py",
-    "test_postgres.py",
+    "test_up.py",
+    "test_engine_kills.py",
     "test_outputs.py",
+    "test_bench.py",
+    "test_postgres.py",
     "test_kills.py",
 )
 """Files whose tests take minutes though they are few: they begin first, so that no process is the
@@ -20,15 +21,17 @@ last one at work for long."""
 
 
 def group(item: pytest.Item) -> str:
-    """A file's tests share what they start; where parts of Director are killed, each kind of
-    database is a group of its own. A mark `xdist_group` names another one."""
+    """A file's tests share what they start; those that work with the one Director of a kind of
+    database are a group in all files; where parts of Director are killed, each kind of database is
+    one of its own. A mark `xdist_group` names another one."""
     if named := item.get_closest_marker("xdist_group"):
         return str(named.args[0])
-    file = str(item.path.relative_to(item.config.rootpath / "tests"))
     callspec = getattr(item, "callspec", None)
-    if item.get_closest_marker("kills") and callspec:
-        return f"{file} {callspec.params['database']}"
-    return file
+    database = callspec.params.get("database", "") if callspec else ""
+    if "director" in getattr(item, "fixturenames", ()):
+        return f"director {database or DATABASES[0]}"
+    file = str(item.path.relative_to(item.config.rootpath / "tests"))
+    return f"{file} {database}" if database and item.get_closest_marker("kills") else file
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
