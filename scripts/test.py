@@ -34,7 +34,7 @@ _WHOLE = ("tests/e2e", "tests/cli", "tests/test_bench.py")
 _BESIDE = "3"
 """Test files that run at once: they wait more than they compute, also on two cores."""
 _ALONE = "2"
-"""Of those that measure how soon something is done."""
+"""Of those that measure how soon something is done, or load the machine."""
 _GROUPS = ["--dist", "loadgroup", "--no-loadscope-reorder"]
 """See `tests/support/groups.py`."""
 
@@ -110,15 +110,17 @@ def _without_engine(arguments: list[str], reason: str) -> int:
 def _all_tests(arguments: list[str], environ: dict[str, str]) -> int:
     """Tests that are chosen run as they are asked for; else side by side, file by file, first those
     that start whole Directors, which are gone then, and all others; then two at a time those that
-    measure how soon something is done, and one by one those that load the machine."""
+    measure how soon something is done, those that load the machine, and by themselves those that
+    look at all that the machine has."""
     if arguments:
         return _pytest(arguments, environ)
-    usual = ["-m", "not alone and not storm", "-n", _BESIDE, *_GROUPS]
+    usual = ["-m", "not alone and not storm and not host", "-n", _BESIDE, *_GROUPS]
     whole = [*_WHOLE, *usual]
     others = ["tests", *(f"--ignore={folder}" for folder in _WHOLE), *usual]
     alone = ["tests/e2e", "tests/networks", "-m", "alone", "-n", _ALONE, *_GROUPS]
-    storms = ["tests/e2e", "-m", "storm"]
-    return max(_pytest(chosen, environ) for chosen in (whole, others, alone, storms))
+    storms = ["tests/e2e", "-m", "storm", "-n", _ALONE, *_GROUPS]
+    host = ["tests/e2e", "-m", "host"]
+    return max(_pytest(chosen, environ) for chosen in (whole, others, alone, storms, host))
 
 
 def _pytest(arguments: list[str], environ: dict[str, str]) -> int:

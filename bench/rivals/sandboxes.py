@@ -1,4 +1,5 @@
-"""Three commands in a sandbox, from nothing to removed: docker-py, llm-sandbox and SWE-ReX.
+"""Three commands in a sandbox, from nothing to removed, and one in a sandbox that lives: docker-py,
+llm-sandbox and SWE-ReX.
 
 `python -m bench.rivals.sandboxes FOLDER ROUNDS IMAGE`, in its own environment."""
 
@@ -7,7 +8,9 @@ import logging
 import os
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from bench.processes import cpu_seconds, many
 from bench.rivals.measuring import row, tell
 
 _COUNT = 5
+_LIVING = 50
 
 _PACKAGES = sysconfig.get_path("purelib")
 _COMMAND = "/usr/local/bin/swerex-remote"
@@ -29,6 +33,10 @@ _SERVER = Path(_PACKAGES).parents[2] / "swerex-remote"
 """Its server inside of the container: this environment's packages, on the image's own Python."""
 
 _COMMANDS = ["true", "true", "true"]
+
+Run = Callable[[str], Awaitable[Any]]
+"""Runs a command in what is open."""
+
 _REMARKS = {
     "docker-py": "nothing is recorded, limited or kept; measured in this run too",
     "llm-sandbox": "nothing is recorded; a command is a docker exec",
@@ -36,22 +44,46 @@ _REMARKS = {
 }
 
 
-def _llm_sandbox(image: str) -> None:
+@asynccontextmanager
+async def _docker_py(image: str) -> AsyncIterator[Run]:
+    containers = Containers()
+    made = await asyncio.to_thread(containers.begin, image, network_disabled=False)
+
+    def run(command: str) -> None:
+        for _ in containers.execute(made, command):
+            pass
+
+    try:
+        yield lambda command: asyncio.to_thread(run, command)
+    finally:
+        await asyncio.to_thread(containers.remove, made)
+
+
+@asynccontextmanager
+async def _llm_sandbox(image: str) -> AsyncIterator[Run]:
     config = {"network_mode": "none", "init": True, "command": ["sleep", "3600"], "tty": False}
-    with SandboxSession(
+    session = SandboxSession(
         image=image,
         lang="python",
         keep_template=True,
         skip_environment_setup=True,
         runtime_configs=config,
         verbose=False,
-    ) as session:
-        for command in _COMMANDS:
-            if session.execute_command(command).exit_code != 0:
-                raise RuntimeError(command)
+    )
+
+    def run(command: str) -> None:
+        if session.execute_command(command).exit_code != 0:
+            raise RuntimeError(command)
+
+    await asyncio.to_thread(session.open)
+    try:
+        yield lambda command: asyncio.to_thread(run, command)
+    finally:
+        await asyncio.to_thread(session.close)
 
 
-async def _swe_rex(image: str) -> None:
+@asynccontextmanager
+async def _swe_rex(image: str) -> AsyncIterator[Run]:
     """Its client reaches its server over the container's network, so that it has one."""
     deployment = DockerDeployment(
         image=image,
@@ -61,8 +93,7 @@ async def _swe_rex(image: str) -> None:
     )
     await deployment.start()
     try:
-        for command in _COMMANDS:
-            await deployment.runtime.execute(Command(command=command, shell=True))
+        yield lambda command: deployment.runtime.execute(Command(command=command, shell=True))
     finally:
         await deployment.stop()
 
@@ -71,50 +102,78 @@ def _bound(path: object, where: str) -> list[str]:
     return ["-v", f"{path}:{where}:ro"]
 
 
+_SANDBOXES: dict[str, Callable[[str], AbstractAsyncContextManager[Run]]] = {
+    "docker-py": _docker_py,
+    "llm-sandbox": _llm_sandbox,
+    "SWE-ReX": _swe_rex,
+}
+
+
+@dataclass
+class Taken:
+    """What one of them took."""
+
+    whole: Latencies = field(default_factory=Latencies)
+    living: Latencies = field(default_factory=Latencies)
+    why_not: str | None = None
+
+
 async def main(rounds: int, image: str) -> None:
     """In turns."""
     logging.disable(logging.WARNING)
     _SERVER.write_text('#!/bin/sh\nPYTHONPATH=/swerex exec python3 -m swerex.server "$@"\n')
     _SERVER.chmod(0o755)
-    containers = Containers()
-
-    async def docker_py(_: int) -> None:
-        await containers.run(image, 1, 1, _COMMANDS)
-
-    async def llm_sandbox(_: int) -> None:
-        await asyncio.to_thread(_llm_sandbox, image)
-
-    async def swe_rex(_: int) -> None:
-        await _swe_rex(image)
-
-    runs: dict[str, Callable[[int], Awaitable[None]]] = {
-        "docker-py": docker_py,
-        "llm-sandbox": llm_sandbox,
-        "SWE-ReX": swe_rex,
-    }
-    taken = {name: Latencies() for name in runs}
-    left_out: dict[str, str] = {}
-    pids = [os.getpid(), *daemons()]
-    for name, one in runs.items():
+    taken = {name: Taken() for name in _SANDBOXES}
+    for name, opened in _SANDBOXES.items():
         try:
-            await many(1, 1, one)
+            await _measured(opened, image, Taken(), 1, 1)
         except Exception as error:
-            left_out[name] = f"{type(error).__name__}: {error}"
+            taken[name].why_not = f"{type(error).__name__}: {error}"
     for _ in range(rounds):
-        for name, one in runs.items():
-            if name not in left_out:
-                before = cpu_seconds(pids)
-                done = await many(1, _COUNT, one)
-                taken[name].add(done["millis"], done["seconds"], cpu_seconds(pids) - before)
-    tell(*(_told(name, taken[name], left_out.get(name)) for name in runs))
+        for name, opened in _SANDBOXES.items():
+            if taken[name].why_not is None:
+                await _measured(opened, image, taken[name], _COUNT, _LIVING)
+    tell(*(_told(name, one) for name, one in taken.items()))
 
 
-def _told(name: str, latencies: Latencies, why_not: str | None) -> dict[str, Any]:
-    if why_not is not None:
-        return {"name": name, "remark": f"could not be measured: {why_not[:300]}", "rows": []}
+async def _measured(
+    opened: Callable[[str], AbstractAsyncContextManager[Run]],
+    image: str,
+    taken: Taken,
+    count: int,
+    living: int,
+) -> None:
+    pids = [os.getpid(), *daemons()]
+
+    async def whole(_: int) -> None:
+        async with opened(image) as run:
+            for command in _COMMANDS:
+                await run(command)
+
+    async def add(latencies: Latencies, count: int, one: Callable[[int], Awaitable[None]]) -> None:
+        before = cpu_seconds(pids)
+        done = await many(1, count, one)
+        latencies.add(done["millis"], done["seconds"], cpu_seconds(pids) - before)
+
+    await add(taken.whole, count, whole)
+    async with opened(image) as run:
+
+        async def command(_: int) -> None:
+            await run("true")
+
+        await add(taken.living, living, command)
+
+
+def _told(name: str, taken: Taken) -> dict[str, Any]:
+    if taken.why_not is not None:
+        return {"name": name, "remark": f"could not be measured: {taken.why_not[:300]}", "rows": []}
     what = "3 commands in a sandbox, from nothing to removed"
-    sides = {"p50": latencies.p50(""), "p99": latencies.p99("")}
-    rows = [row(f"{what}: {which}", "ms", side) for which, side in sides.items()]
+    sides = {
+        f"{what}: p50": taken.whole.p50(""),
+        f"{what}: p99": taken.whole.p99(""),
+        "a command in a living sandbox: p50": taken.living.p50(""),
+    }
+    rows = [row(what, "ms", side) for what, side in sides.items()]
     return {"name": name, "remark": _REMARKS[name], "rows": rows}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bench.bench import Bench
 from bench.figures import Row
-from bench.rows import memory, requests, sandboxes, scale, startup, streams, workflows
+from bench.rows import commands, memory, requests, sandboxes, scale, startup, streams, workflows
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Group:
 ROWS = {
     "workflow": Group(workflows.measure),
     "sandbox": Group(sandboxes.measure, in_quick=False),
+    "commands": Group(commands.measure, in_quick=False),
     "streams": Group(streams.measure),
     "requests": Group(requests.measure),
     "memory": Group(memory.measure, in_quick=False),
