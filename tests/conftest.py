@@ -1,6 +1,7 @@
 """What many tests share: a real Temporal server, a real Postgres, and for each kind of database one
 stack with scripted sandboxes."""
 
+import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
@@ -53,6 +54,14 @@ def pytest_collection_modifyitems(
     yield
     if side_by_side:
         items[:] = in_order(items)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Note which tests have failed, for who runs all of them."""
+    path = os.environ.get("DIRECTOR_TEST_FAILED")
+    if path and report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        with Path(path).open("a") as noted:
+            noted.write(f"{report.nodeid}\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

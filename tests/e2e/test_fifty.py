@@ -13,7 +13,7 @@ from support.waiting import until
 from director.networks.filter import run_nft
 from director.sandbox import disks
 
-pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.host]
+pytestmark = [pytest.mark.docker, pytest.mark.e2e, pytest.mark.storm]
 
 COUNT = 50
 
