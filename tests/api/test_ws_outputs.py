@@ -130,10 +130,8 @@ async def test_who_unsubscribes_hears_no_more_of_it_and_of_others_still(
     assert (await subscriber.next())["data"]["runId"] == step.run["runId"]
     ended = {"type": "unsubscribe_output", "runId": step.run["runId"], "step": "step-1"}
     await subscriber.socket.send(json.dumps(ended))
-    await subscriber.subscribe(other, stream="stderr")  # taken after what was sent before it
-    subscriber.whole = Whole()
-    await other.write(b"x", "stderr")
-    assert (await subscriber.next())["data"]["text"] == "x"
+    await subscriber.subscribe(step, runId="run_none")  # refused after what was sent before it
+    assert (await subscriber.next())["type"] == "error"
     await step.write(b"two\n")
     await other.write(b"y", "stderr")
     assert (await subscriber.next())["data"]["text"] == "y"
