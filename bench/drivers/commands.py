@@ -11,7 +11,7 @@ import docker
 
 from bench.drivers.docker_steps import Containers
 from bench.http import Connection, logged_in
-from bench.processes import answer
+from bench.processes import answer, many
 from director.domain.sandboxes import Command, SandboxSpec
 from director.sandbox.docker import DockerRuntime
 
@@ -38,15 +38,14 @@ class Commands:
 
     async def living(self, whose: str, count: int) -> Any:
         """So many commands in what lives, each to its end."""
-        millis = []
-        for _ in range(count):
-            begun = time.perf_counter()
+
+        async def one(_: int) -> None:
             if whose == "REST":
                 await self._execute(self._mine)
             else:
                 await asyncio.to_thread(self._run if whose == "worker" else self._exec)
-            millis.append((time.perf_counter() - begun) * 1000)
-        return {"millis": millis, "seconds": sum(millis) / 1000}
+
+        return await many(1, count, one)
 
     async def cold(self, whose: str, count: int) -> Any:
         """So many times from nothing to the first output; what was made is removed afterwards."""
