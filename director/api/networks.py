@@ -1,15 +1,17 @@
 """`/networks`: written first, then enforced by the network's host, which answers."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from sqlmodel import Session
 
 from director.api.answers import created, reply, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
-from director.api.gateway import Gateway, HostAwayError
+from director.api.gateway import HostAwayError
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
@@ -23,9 +25,7 @@ from director.domain.errors import (
     UnavailableError,
 )
 from director.domain.networks import AccessCreate, Network, NetworkCreate, Policy, PolicyCreate
-from director.domain.users import Principal
 from director.store import hosts, networks
-from director.store.engine import Store
 from director.store.idempotency import Reply
 from director.store.tables import NetworkRow
 
@@ -34,6 +34,42 @@ router = APIRouter(prefix="/networks", tags=["networks"], route_class=StrictRout
 _CHANGES = documented(
     NotFoundError, ConflictError, AuthorizationError, PreconditionError, UnavailableError
 )
+
+
+@dataclass(frozen=True)
+class Changing:
+    """What the routes that change a network have in common."""
+
+    network_id: str
+    principal: EditorDep
+    store: StoreDep
+    gateway: GatewayDep
+    match: MatchDep = None
+
+    async def answered(self, once: OnceDep, change: Callable[[Session], NetworkRow]) -> Response:
+        """Write, have it enforced, answer with what is so then."""
+
+        def write(session: Session) -> tuple[str, Reply]:
+            row = change(session)
+            return row.host_id, reply(200, networks.view(session, row), row.id)
+
+        await self.gateway.apply_network(await once.begin(write, known=False), self.network_id)
+        view = await self.view()
+        return await once.finish(reply(200, view, view.id))
+
+    async def enforced(self, change: Callable[[Session], NetworkRow]) -> None:
+        """Write, and have it enforced."""
+        row = await self.store.run(change)
+        await self.gateway.apply_network(row.host_id, self.network_id)
+
+    async def view(self) -> Network:
+        """The network as it is now."""
+        return await self.store.fetch(
+            lambda s: networks.view(s, networks.get(s, self.principal, self.network_id))
+        )
+
+
+ChangingDep = Annotated[Changing, Depends()]
 
 
 @router.post(
@@ -118,19 +154,13 @@ async def put_policy(
     operation_id="networks.deletePolicy",
     responses=_CHANGES,
 )
-async def delete_policy(
-    network_id: str,
-    policy_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    match: MatchDep = None,
-) -> Answer[Deleted]:
+async def delete_policy(network_id: str, policy_id: str, changing: ChangingDep) -> Answer[Deleted]:
     """Take a policy away, at once."""
-    row = await store.run(
-        lambda s: networks.delete_policy(s, principal, network_id, policy_id, match)
+    await changing.enforced(
+        lambda s: networks.delete_policy(
+            s, changing.principal, network_id, policy_id, changing.match
+        )
     )
-    await gateway.apply_network(row.host_id, network_id)
     return answer(Deleted(id=policy_id))
 
 
@@ -140,36 +170,23 @@ async def delete_policy(
     operation_id="networks.isolate",
     responses=_CHANGES,
 )
-async def isolate(
-    network_id: str,
-    principal: EditorDep,
-    once: OnceDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    match: MatchDep = None,
-) -> Response:
+async def isolate(changing: ChangingDep, once: OnceDep) -> Response:
     """Cut everything off at once, running sandboxes included; idempotent. What `allow-access`
     lists stays open."""
-    change = Change(store, gateway, principal, network_id)
-    return await change.answered(
-        once, lambda s: networks.isolate(s, principal, network_id, match, isolated=True)
-    )
+    return await changing.answered(once, partial(_isolate, changing, isolated=True))
 
 
 @router.delete("/{network_id}/isolate", operation_id="networks.rejoin", responses=_CHANGES)
-async def rejoin(
-    network_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    match: MatchDep = None,
-) -> Answer[Network]:
+async def rejoin(changing: ChangingDep) -> Answer[Network]:
     """End the isolation: the policies hold again; idempotent."""
-    row = await store.run(
-        lambda s: networks.isolate(s, principal, network_id, match, isolated=False)
+    await changing.enforced(partial(_isolate, changing, isolated=False))
+    return answer(await changing.view())
+
+
+def _isolate(changing: Changing, session: Session, *, isolated: bool) -> NetworkRow:
+    return networks.isolate(
+        session, changing.principal, changing.network_id, changing.match, isolated=isolated
     )
-    await gateway.apply_network(row.host_id, network_id)
-    return answer(await store.fetch(lambda s: networks.view(s, networks.get(s, principal, row.id))))
 
 
 @router.post(
@@ -178,39 +195,25 @@ async def rejoin(
     operation_id="networks.allowAccess",
     responses=_CHANGES,
 )
-async def allow_access(
-    network_id: str,
-    body: AccessCreate,
-    principal: EditorDep,
-    once: OnceDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    match: MatchDep = None,
-) -> Response:
+async def allow_access(changing: ChangingDep, body: AccessCreate, once: OnceDep) -> Response:
     """Open destinations, whatever policies say and also while the network is isolated or internal.
     Names are resolved and followed; private and metadata addresses need an admin."""
-    change = Change(store, gateway, principal, network_id)
-    return await change.answered(
-        once, lambda s: networks.allow(s, principal, network_id, body.destinations, match)
+    return await changing.answered(
+        once,
+        lambda s: networks.allow(
+            s, changing.principal, changing.network_id, body.destinations, changing.match
+        ),
     )
 
 
 @router.delete(
     "/{network_id}/grants/{grant_id}", operation_id="networks.deleteGrant", responses=_CHANGES
 )
-async def delete_grant(
-    network_id: str,
-    grant_id: str,
-    principal: EditorDep,
-    store: StoreDep,
-    gateway: GatewayDep,
-    match: MatchDep = None,
-) -> Answer[Deleted]:
+async def delete_grant(network_id: str, grant_id: str, changing: ChangingDep) -> Answer[Deleted]:
     """Close a destination again, at once."""
-    row = await store.run(
-        lambda s: networks.delete_grant(s, principal, network_id, grant_id, match)
+    await changing.enforced(
+        lambda s: networks.delete_grant(s, changing.principal, network_id, grant_id, changing.match)
     )
-    await gateway.apply_network(row.host_id, network_id)
     return answer(Deleted(id=grant_id))
 
 
@@ -239,26 +242,3 @@ async def delete(
             sandboxes=outcome.attached,
         )
     return answer(Deleted(id=network_id))
-
-
-class Change:
-    """A change of a network that is answered with the network, once it is enforced."""
-
-    def __init__(
-        self, store: Store, gateway: Gateway, principal: Principal, network_id: str
-    ) -> None:
-        self._store, self._gateway = store, gateway
-        self._principal, self._network_id = principal, network_id
-
-    async def answered(self, once: OnceDep, change: Callable[[Session], NetworkRow]) -> Response:
-        """Write, have it enforced, answer with what is so then."""
-
-        def write(session: Session) -> tuple[str, Reply]:
-            row = change(session)
-            return row.host_id, reply(200, networks.view(session, row), row.id)
-
-        await self._gateway.apply_network(await once.begin(write, known=False), self._network_id)
-        view = await self._store.fetch(
-            lambda s: networks.view(s, networks.get(s, self._principal, self._network_id))
-        )
-        return await once.finish(reply(200, view, view.id))
