@@ -1,6 +1,7 @@
 """Whoever waits for commits hears of each, whichever process made it."""
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ import psycopg
 import pytest
 from sqlmodel import select, update
 
+from director.store import sqlite
 from director.store.database import Changes
 from director.store.engine import Store
 from director.store.tables import SessionRow
@@ -60,6 +62,18 @@ async def test_a_commit_of_another_process_ends_the_waiting(
 
 
 async def test_a_commit_of_the_same_process_ends_the_waiting(store: Store, new_run: Make) -> None:
+    new_run()
+    await woken(store, lambda: changed(store))
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_commits_are_found_though_the_kernel_cannot_tell_of_them(
+    store: Store, new_run: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left() -> None:
+        raise OSError(errno.EMFILE, "inotify instances are used up")
+
+    monkeypatch.setattr(sqlite, "Inotify", none_left)
     new_run()
     await woken(store, lambda: changed(store))
 
