@@ -29,7 +29,8 @@ class Executes:
         recorder = OutputRecorder.of_step(
             sandboxes.store, sandboxes.blobs, job.key, fresh=job.fresh
         )
-        ended = self.commands.run(job, command, _Recording(recorder, pulse))
+        with recorder.keeping():
+            ended = self.commands.run(job, command, _Recording(recorder, pulse))
         return _done(job, ended, recorder)
 
 
@@ -73,10 +74,11 @@ def _done(job: StepJob, ended: Ended, recorder: OutputRecorder) -> StepDone:
     if result.cause is Cause.TIMEOUT:
         seconds = job.step.timeout / 1000
         failure = StepFailure(FailureCode.TIMEOUT, f"the command ran longer than {seconds:g} s")
-        return StepDone(StepStatus.TIMED_OUT, shown, failure.error)
+        return StepDone(StepStatus.TIMED_OUT, shown, failure.error, also=recorder.save)
     if result.exit_code == 0 or job.judged_next:
-        return StepDone(StepStatus.COMPLETED, shown)
-    return StepDone(StepStatus.FAILED, shown, _failure(result, recorder).error)
+        return StepDone(StepStatus.COMPLETED, shown, also=recorder.save)
+    error = _failure(result, recorder).error
+    return StepDone(StepStatus.FAILED, shown, error, also=recorder.save)
 
 
 def _failure(result: CommandResult, recorder: OutputRecorder) -> StepFailure:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy.exc import OperationalError
@@ -38,6 +39,14 @@ _LOST: Json = {
 }
 _CANCELLED: Json = {"code": FailureCode.CANCELLED, "message": "it was cancelled"}
 _STATUS = {Cause.TIMEOUT: ExecutionStatus.TIMED_OUT, Cause.KILLED: ExecutionStatus.CANCELLED}
+
+
+class _End(NamedTuple):
+    """How a command ended, as it is written."""
+
+    status: ExecutionStatus
+    result: CommandResult | None = None
+    error: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -77,18 +86,22 @@ class Executions:
             here.store, here.blobs, (row.id, 0, 1), lambda s: executions.require(s, row.id, attempt)
         )
         try:
-            execution = here.runtime.run(opened.sandbox.id, _command(opened))
-            result = self._followed(execution, recorder, beat)
+            with recorder.keeping():
+                execution = here.runtime.run(opened.sandbox.id, _command(opened))
+                result = self._followed(execution, recorder, beat)
         except SandboxError as failure:
             if failure.retryable:
                 raise
             told = {"code": FailureCode.SANDBOX_FAILED, "message": failure.message}
-            return self._closed(row.id, attempt, ExecutionStatus.FAILED, None, told)
+            return self._closed(row.id, attempt, _End(ExecutionStatus.FAILED, error=told))
         if result.cause is Cause.LOST:
-            return self._lost(opened, attempt, result)
-        status = _STATUS.get(result.cause, ExecutionStatus.COMPLETED)
-        error = _CANCELLED if status is ExecutionStatus.CANCELLED else None
-        return self._closed(row.id, attempt, status, result, error)
+            with recorder.keeping():
+                end = self._lost(opened, result)
+        else:
+            status = _STATUS.get(result.cause, ExecutionStatus.COMPLETED)
+            error = _CANCELLED if status is ExecutionStatus.CANCELLED else None
+            end = _End(status, result, error)
+        return self._closed(row.id, attempt, end, recorder)
 
     def _followed(
         self, execution: Execution, recorder: OutputRecorder, beat: Beat
@@ -103,35 +116,30 @@ class Executions:
         recorder.record(execution, everything=True)
         return result
 
-    def _lost(self, opened: Opened, attempt: int, result: CommandResult) -> ExecutionRow:
+    def _lost(self, opened: Opened, result: CommandResult) -> _End:
         """A command that ended with its container is told as lost; the sandbox itself lives on,
         unless it was stopped."""
         with self.lifetimes.store.read() as session:
             sandbox = session.get_one(SandboxRow, opened.sandbox.id)
         stopped = sandbox.stop_wanted or sandbox.delete_wanted
         if stopped or sandbox.status != SandboxStatus.RUNNING:
-            status, error = ExecutionStatus.CANCELLED, _CANCELLED
-        else:
-            here = self.lifetimes.sandboxes
-            here.runtime.create(here.spec_of(sandbox))
-            log.warning("the sandbox's container had ended; it is started again")
-            status, error = ExecutionStatus.FAILED, _LOST
-        return self._closed(opened.execution.id, attempt, status, result, error)
+            return _End(ExecutionStatus.CANCELLED, result, _CANCELLED)
+        here = self.lifetimes.sandboxes
+        here.runtime.create(here.spec_of(sandbox))
+        log.warning("the sandbox's container had ended; it is started again")
+        return _End(ExecutionStatus.FAILED, result, _LOST)
 
     def _closed(
-        self,
-        id: str,
-        attempt: int,
-        status: ExecutionStatus,
-        result: CommandResult | None,
-        error: Json | None,
+        self, id: str, attempt: int, end: _End, recorder: OutputRecorder | None = None
     ) -> ExecutionRow:
-        is_oom = result is not None and result.cause is Cause.OOM
+        is_oom = end.result is not None and end.result.cause is Cause.OOM
         usage = self.lifetimes.sandboxes.usage(self._sandbox_of(id)) if is_oom else None
 
         def close(session: Session) -> ExecutionRow:
-            shown = _shown(result) if result is not None else None
-            new = executions.close(session, id, attempt, status, shown, error)
+            shown = _shown(end.result) if end.result is not None else None
+            if recorder is not None and executions.goes_on(session, id, attempt):
+                recorder.save(session)
+            new = executions.close(session, id, attempt, end.status, shown, end.error)
             row = session.get_one(ExecutionRow, id)
             if new and is_oom:
                 sandbox = session.get_one(SandboxRow, row.sandbox_id)

@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -103,6 +104,8 @@ class StepDone:
     error: Json | None = None
     host_id: str | None = None
     """The host that is to be asked instead."""
+    also: Callable[[Session], None] = lambda _: None
+    """Writes what belongs to the end: the last of the output."""
 
 
 class Definitions:

@@ -1,7 +1,9 @@
 """Recording what a command writes, while it writes it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from sqlmodel import Session
 
@@ -52,6 +54,25 @@ class Pace:
         return self._clock()
 
 
+class _Piece(NamedTuple):
+    """A part of a stream that is not written yet; its bytes are a blob where they are not here."""
+
+    stream: Stream
+    offset: int
+    size: int
+    hash: str
+    content: bytes | None
+
+    def lies(self, stream: Stream, start: int, end: int) -> bool:
+        """Whether it has any of these bytes of the stream."""
+        return self.stream == stream and self.offset < end and self.offset + self.size > start
+
+    def row(self, of: tuple[str, int, int]) -> OutputRow:
+        """What stands for it in the index."""
+        run_id, step, attempt = of
+        return OutputRow(run_id=run_id, step=step, attempt=attempt, **self._asdict())
+
+
 class OutputRecorder:
     """Takes over from the sandbox what an attempt has written, once each byte.
 
@@ -72,6 +93,7 @@ class OutputRecorder:
         self._store, self._blobs = store, blobs
         self._of, self._require = of, require
         self._pace = pace or Pace()
+        self._last: list[_Piece] = []
         self._ends: dict[Stream, int] = dict.fromkeys(STREAMS, 0)
         if not fresh:
             with store.read() as session:
@@ -98,23 +120,43 @@ class OutputRecorder:
         return sum(self._ends.values())
 
     def record(self, execution: Execution, *, everything: bool) -> None:
-        """Take over what is there now; small pieces at their pace, unless `everything` is wanted.
-        Raises StaleAttemptError."""
-        begun, due = self._pace.now(), everything or self._pace.due()
-        found = [self._taken(execution, stream, small=due) for stream in STREAMS]
+        """Take over what is there now; small pieces at their pace. `everything`, once the command
+        has ended: what is small is left for `save`. Raises StaleAttemptError."""
+        begun, due = self._pace.now(), self._pace.due()
+        found = False
+        for stream in STREAMS:
+            for piece in self._taken(execution, stream, small=due or everything):
+                found = True
+                if everything and piece.size < PIECE:
+                    self._last.append(piece)
+                else:
+                    self._write([piece])
         if due:
-            self._pace.passed(begun, found=any(found))
+            self._pace.passed(begun, found=found)
 
-    def _taken(self, execution: Execution, stream: Stream, *, small: bool) -> bool:
-        begun = self._ends[stream]
+    def save(self, session: Session) -> None:
+        """Write what is left, in the transaction that writes how the command ended."""
+        self._append(session, self._last)
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Write what is left also where the block raises, and nobody saves it."""
+        try:
+            yield
+        except Exception:
+            if self._last:
+                self._write(self._last)
+            raise
+
+    def _taken(self, execution: Execution, stream: Stream, *, small: bool) -> Iterator[_Piece]:
         while content := execution.read(stream, self._ends[stream], PIECE):
             if len(content) < PIECE and not small:
                 break
-            self._append(stream, content)
-        return self._ends[stream] > begun
+            yield self._piece(stream, content)
 
     def restart(self) -> None:
         """Begin anew: the command was lost, what it wrote is forgotten, and it runs again."""
+        self._last.clear()
         self._ends = dict.fromkeys(self._ends, 0)
 
     def inline(self, stream: Stream) -> str:
@@ -132,29 +174,29 @@ class OutputRecorder:
         end = self._ends[stream]
         return self._text(stream, max(0, end - size), end)
 
-    def _append(self, stream: Stream, content: bytes) -> None:
-        run_id, step, attempt = self._of
-        small = len(content) <= outputs.INLINE
-        row = OutputRow(
-            run_id=run_id,
-            step=step,
-            attempt=attempt,
-            stream=stream,
-            offset=self._ends[stream],
-            size=len(content),
-            hash="" if small else self._blobs.put(content),
-            content=content if small else None,
-        )
+    def _piece(self, stream: Stream, content: bytes) -> _Piece:
+        offset, size = self._ends[stream], len(content)
+        self._ends[stream] += size
+        if size <= outputs.INLINE:
+            return _Piece(stream, offset, size, "", content)
+        return _Piece(stream, offset, size, self._blobs.put(content), None)
+
+    def _write(self, pieces: Sequence[_Piece]) -> None:
         with self._store.write() as session:
+            self._append(session, pieces)
+
+    def _append(self, session: Session, pieces: Sequence[_Piece]) -> None:
+        if pieces:
             self._require(session)
-            outputs.append(session, row)
-        self._ends[stream] += len(content)
+        for piece in pieces:
+            outputs.append(session, piece.row(self._of))
 
     def _text(self, stream: Stream, start: int, end: int) -> str:
         if start == end:
             return ""
         with self._store.read() as session:
             rows = outputs.span(session, *self._of, stream, start, end)
+        rows += [piece.row(self._of) for piece in self._last if piece.lies(stream, start, end)]
         content = b"".join(content_of(row, self._blobs) for row in rows)
         skipped = start - rows[0].offset if rows else 0
         return content[skipped : skipped + end - start].decode(errors="replace")

@@ -140,6 +140,7 @@ def _written(session: Session, key: StepKey, done: StepDone, last_attempt: bool)
         return steps.requeue(session, key)
     if done.status is StepStatus.PENDING:
         return Closed(StepOutcome(status=StepStatus.PENDING, host_id=done.host_id))
+    done.also(session)
     failed = done.status in (StepStatus.FAILED, StepStatus.TIMED_OUT)
     status = StepStatus.RETRYING if failed and not last_attempt else done.status
     return steps.close_step(session, key, status, done.result, done.error)

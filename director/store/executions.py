@@ -155,6 +155,16 @@ def require(session: Session, id: str, attempt: int) -> ExecutionRow:
     return row
 
 
+def goes_on(session: Session, id: str, attempt: int) -> bool:
+    """Whether an execution has not ended; it stays so until the transaction ends. Raises
+    StaleExecutionError where another attempt has it."""
+    row, _ = _rows(session, id)
+    if ExecutionStatus(row.status).ended:
+        return False
+    require(session, id, attempt)
+    return True
+
+
 def close(
     session: Session,
     id: str,
@@ -164,10 +174,9 @@ def close(
     error: Json | None = None,
 ) -> bool:
     """Write the end of an execution; False where it has ended, which counts."""
-    row, sandbox = _rows(session, id)
-    if ExecutionStatus(row.status).ended:
+    if not goes_on(session, id, attempt):
         return False
-    require(session, id, attempt)
+    row, sandbox = _rows(session, id)
     _end(session, row, status, result, error)
     if (kind := _KILLED.get((result or {}).get("cause"))) is not None:
         security_events.killed(
