@@ -245,6 +245,7 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
             PacketFilter(called, settings.home),
             called.bridge,
             tell_names=runtime.tell_names,
+            pool=settings.network_pool,
         ),
         network_group=called.group,
         interceptors=interceptors,

@@ -84,6 +84,22 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("pool", "why"),
+    [
+        ("10.0.0.0/7", "host bits"),
+        ("8.0.0.0/7", "/8 to /20"),
+        ("10.213.0.0/21", "/8 to /20"),
+        ("172.0.0.0/8", "not private"),
+        ("fd00::/16", "no IPv4 range"),
+        ("here", "no IPv4 range"),
+    ],
+)
+def test_a_pool_that_is_no_private_range_is_refused_by_its_name(pool: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=f"DIRECTOR_NETWORK_POOL: .*{why}"):
+        read_settings({"DIRECTOR_NETWORK_POOL": pool, "DIRECTOR_SECRET_KEY": KEY})
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import structlog
@@ -19,6 +20,7 @@ from director.domain.checkpoints import Manifest
 from director.domain.errors import ConflictError, UnavailableError
 from director.domain.ids import RUN, SANDBOX
 from director.domain.lifetimes import SandboxStatus
+from director.domain.networks import POOL
 from director.domain.policies import EffectivePolicy
 from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
@@ -78,6 +80,11 @@ class Sandboxes:
     image: str
     """The image of runs that name none."""
     networks: HostNetworks | None = None
+
+    @property
+    def pool(self) -> IPv4Network:
+        """Where subnets are taken from that nobody named."""
+        return self.networks.pool if self.networks is not None else POOL
 
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises SandboxError,

@@ -133,7 +133,7 @@ async def create(
         if row is None:
             terms.check_image(body.image, "image")
             row = sandboxes.create(session, principal, body)
-            sandboxes.check_quota(session, row.owner_id, terms.quota)
+            sandboxes.check_quota(session, row.owner_id, terms.sandboxes)
         return row, _made(sandboxes.view(session, row))
 
     row = await once.begin(make, known=not wait)

@@ -143,12 +143,18 @@ def changed(
         SecurityEventType.POLICY_CHANGED,
         owner_id=row.owner_id,
         subject=row.id,
-        session_id=row.id if isinstance(row, SessionRow) else None,
+        session_id=_session_of(row),
         rule=row.id,
         message=message,
         details=details,
         merged=False,
     )
+
+
+def _session_of(row: ProfileRow | NetworkRow | SessionRow) -> str | None:
+    if isinstance(row, ProfileRow):
+        return None
+    return row.id if isinstance(row, SessionRow) else row.session_id
 
 
 def listed(
