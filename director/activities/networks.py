@@ -141,44 +141,44 @@ class HostNetworks:
         self.enforce()
         return []
 
-    def ready(self, network_id: str) -> str:
-        """What the engine calls a network whose rules are in force: a container may start on it.
-
-        Raises UnavailableError where they are not; FilterError where they cannot be, and
+    def joining(self, network_id: str) -> SandboxNetwork:
+        """What a sandbox needs to be made on a network whose rules are in force: its container may
+        start. Raises UnavailableError where they are not; FilterError where they cannot be, and
         ConflictError where its subnet cannot be had."""
+        row, _, grants = self._ready(network_id)
+        asked, name = [str(at) for at in self._asked(row)], self.bridges.engine_name(network_id)
+        return SandboxNetwork(name=name, resolvers=asked, names=_known(grants))
+
+    def _ready(self, network_id: str) -> Wanted:
         try:
             self._enforce()
         except ConflictError as error:
             if error.details.get("network") == network_id:
                 raise
         with self.store.read() as session:
-            row = session.get(NetworkRow, network_id)
-        if row is None or row.deleted_at is not None or row.host_id != self.host_id:
+            found = networks.wanted(session, network_id)
+        if found is None or found.row.host_id != self.host_id:
             raise UnavailableError(f"network {network_id} is not on this host")
-        if row.applied != row.version:
+        if found.row.applied != found.row.version:
             raise UnavailableError(f"network {network_id} is not enforced yet")
         if not self.bridges.here(network_id):
             raise FilterError(
                 f"network {network_id} cannot be filtered: the engine has its bridge in another"
                 " network namespace than the worker; run both on the machine itself"
             )
-        return self.bridges.engine_name(network_id)
-
-    def joining(self, network_id: str) -> SandboxNetwork:
-        """What a sandbox needs to be made on a network, whose rules are in force. Raises as
-        `ready`."""
-        name = self.ready(network_id)
-        for each in self._wanted():
-            if each.row.id == network_id:
-                asked = [str(at) for at in self._asked(each.row)]
-                return SandboxNetwork(name=name, resolvers=asked, names=_known(each.grants))
-        raise UnavailableError(f"network {network_id} was deleted meanwhile")
+        return found
 
     def joined(self, network_id: str) -> None:
-        """Write who is in a network now that somebody is new there."""
+        """Write who is in a network now that somebody has come or gone."""
         members = self.bridges.members(network_id)
         with self.store.write() as session:
             networks.note(session, network_id, 0, members)
+
+    def leave(self, network_id: str, sandbox_id: str) -> None:
+        """Take a sandbox out of a network at once, with all its connections. Raises
+        UnavailableError."""
+        self.bridges.detach(network_id, sandbox_id)
+        self.joined(network_id)
 
     def look(self) -> None:
         """Write what the filter has counted and who is in which network."""

@@ -3,7 +3,8 @@
 import errno
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -118,16 +119,23 @@ class Sandboxes:
             return None
         with self.store.read() as session:
             deleted = session.get_one(NetworkRow, row.network_id).deleted_at is not None
-        if deleted and not SandboxStatus(row.status).beginning:
+        beginning = SandboxStatus(row.status).beginning
+        if deleted and not beginning:
             return None  # it was detached
+        with _network_errors(lasting=beginning):
+            return self._served_networks().joining(row.network_id)
+
+    def _served_networks(self) -> HostNetworks:
         if self.networks is None:
             raise SandboxError("networks are not served by this worker", retryable=False)
-        try:
-            return self.networks.joining(row.network_id)
-        except (ConflictError, FilterError) as error:
-            raise SandboxError(error.message, retryable=False) from error
-        except UnavailableError as error:
-            raise SandboxError(error.message, retryable=True) from error
+        return self.networks
+
+    def leave_network(self, row: SandboxRow) -> None:
+        """Take a sandbox out of its network at once, for good: should its container end, it gets
+        one without. Raises SandboxError."""
+        if row.network_id is not None:
+            with _network_errors(lasting=False):
+                self._served_networks().leave(row.network_id, row.id)
 
     def joined_network(self, row: SandboxRow) -> None:
         """Write that a sandbox, which was made now, is in its network."""
@@ -221,6 +229,7 @@ class Sandboxes:
             if claimed is not Claim.MINE:
                 other = run.host_id or placement.with_room(session, spec.memory_mib)
                 raise NotPlacedError(claimed, spec.memory_mib, other)
+            run.effective_policy = _policy(job).model_dump(mode="json")
             return spec.model_copy(update={"epoch": run.sandbox_epoch})
 
     def _checked(self, job: StepJob, spec: SandboxSpec) -> RunRow:
@@ -354,15 +363,30 @@ class Sandboxes:
             run.workspace_ready = True
             if info is not None:
                 run.image, run.resolved_image = info.image, info.resolved_image
-                run.effective_policy = _policy(job).with_held(info.held).model_dump(mode="json")
+                told = EffectivePolicy.model_validate(run.effective_policy or _policy(job))
+                run.effective_policy = told.with_held(info.held).model_dump(mode="json")
             run.touch()
             session.add(run)
 
 
+@contextmanager
+def _network_errors(*, lasting: bool) -> Iterator[None]:
+    """Turn what a network lacks into SandboxError. A packet filter that cannot be used keeps a
+    sandbox from being made, which says so; in one that is there it worked before, and may again."""
+    try:
+        yield
+    except ConflictError as error:
+        raise SandboxError(error.message, retryable=False) from error
+    except FilterError as error:
+        raise SandboxError(error.message, retryable=not lasting) from error
+    except UnavailableError as error:
+        raise SandboxError(error.message, retryable=True) from error
+
+
 def _policy(job: StepJob) -> EffectivePolicy:
-    """What counts for the sandbox of a run: as it was made, also where departments or defaults
-    have changed since."""
-    if job.run.workspace_ready and job.run.effective_policy is not None:
+    """What counts for the sandbox of a run: as it was when its host took it, also where profiles,
+    departments or defaults have changed since, perhaps between two tries to make it."""
+    if job.run.host_id is not None and job.run.effective_policy is not None:
         return EffectivePolicy.model_validate(job.run.effective_policy)
     config = job.definition.config
     if job.given is None:

@@ -366,10 +366,21 @@ def _explained(error: SandboxError, spec: SandboxSpec) -> SandboxError:
 
 
 def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:
-    """Tell whether a container can be adopted: its files are there and it is of this epoch."""
-    if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+    """Tell whether a container can be adopted: its files are there, it is of this
+    epoch, and it would not start on a network that it is not on."""
+    status = found["State"]["Status"]
+    if not folder.complete() or status not in _STARTABLE:
+        return False
+    if status == "exited" and not _starts_on(found, spec):
         return False
     return _epoch(found["Config"]["Labels"]) == spec.epoch == folder.record().epoch
+
+
+def _starts_on(found: dict[str, Any], spec: SandboxSpec) -> bool:
+    """Tell whether a container would start on the network that it is to be on: one that was taken
+    out of its network would be put back."""
+    wanted = spec.network.name if spec.network is not None else "none"
+    return bool(found["HostConfig"]["NetworkMode"] == wanted)
 
 
 def _record(listed: dict[str, Any]) -> SandboxRecord:

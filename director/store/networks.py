@@ -397,6 +397,14 @@ def of_host(session: Session, host_id: str) -> list[Wanted]:
     return [Wanted(row, *_parts(session, row.id)) for row in rows]
 
 
+def wanted(session: Session, id: str) -> Wanted | None:
+    """A network as its host is to enforce it; None where it is gone."""
+    row = session.get(NetworkRow, id)
+    if row is None or row.deleted_at is not None:
+        return None
+    return Wanted(row, *_parts(session, id))
+
+
 def move(
     session: Session, id: str, taken: Iterable[IPv4Network], pool: IPv4Network = domain.POOL
 ) -> None:

@@ -139,7 +139,8 @@ class RunRow(TimedRow, table=True):
     image: str | None = None
     resolved_image: str | None = None
     effective_policy: Json | None = Field(default=None, sa_type=JsonOrNull)
-    """What counts for its sandbox, and how its host holds it, once that is made."""
+    """What counts for its sandbox, from when a host has taken it, and how that holds it, once it is
+    made."""
     sandbox_id: str | None = None
     """The sandbox that is not the run's own, but somebody's: it works in that one, or its own has
     become that at its end."""
