@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal
 
+from director.domain import networks
 from director.domain.alerts import AlertRules
 
 Mode = Literal["local", "production"]
@@ -44,6 +46,14 @@ class Settings:
     sandboxes: int
     sandbox_quota: int
     """Sandboxes that one user may have at once."""
+    run_quota: int
+    """Runs of one user that may wait for their first step."""
+    network_quota: int
+    """Networks that one user may have."""
+    network_pool: IPv4Network
+    """Where subnets are taken from that nobody named."""
+    sandbox_disk_mib: int | None
+    """How large the disk of a sandbox is where nobody bounds it; None: as the host's."""
     allowed_images: tuple[str, ...]
     """Patterns of the images that may be asked for; none: any."""
     memory_mib: int
@@ -85,6 +95,10 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         places=_integer(env, "DIRECTOR_PLACES", 8, 1, 1000),
         sandboxes=_integer(env, "DIRECTOR_SANDBOXES", 64, 1, 10_000),
         sandbox_quota=_integer(env, "DIRECTOR_SANDBOX_QUOTA", 100, 1, 1_000_000),
+        run_quota=_integer(env, "DIRECTOR_RUN_QUOTA", 1000, 1, 1_000_000),
+        network_quota=_integer(env, "DIRECTOR_NETWORK_QUOTA", networks.QUOTA, 1, 1_000_000),
+        network_pool=_pool(env),
+        sandbox_disk_mib=_disk(env),
         allowed_images=_list(env, "DIRECTOR_ALLOWED_IMAGES"),
         memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
@@ -108,6 +122,20 @@ def _alerts(env: Mapping[str, str]) -> AlertRules:
         oom_kills=_integer(env, "DIRECTOR_ALERT_OOM_KILLS", usual.oom_kills, 0, 1_000_000),
         error_rate=_integer(env, "DIRECTOR_ALERT_ERROR_RATE", usual.error_rate, 0, 100),
     )
+
+
+def _pool(env: Mapping[str, str]) -> IPv4Network:
+    try:
+        return networks.read_pool(env.get("DIRECTOR_NETWORK_POOL") or str(networks.POOL))
+    except ValueError as error:
+        raise SettingsError(f"DIRECTOR_NETWORK_POOL: {error}") from None
+
+
+def _disk(env: Mapping[str, str]) -> int | None:
+    mib = _integer(env, "DIRECTOR_SANDBOX_DISK", 0, 0, 1024 * 1024)
+    if 0 < mib < 16:
+        raise SettingsError(f"DIRECTOR_SANDBOX_DISK: {mib} MiB hold nothing: take 16, or 0 for any")
+    return mib or None
 
 
 def _promised_mib() -> int:

@@ -12,7 +12,7 @@ from director.activities.refusals import refusals_told
 from director.activities.tending import Reminders
 from director.domain import names
 from director.domain.lifetimes import SandboxStatus
-from director.domain.policies import EffectivePolicy, Tightened
+from director.domain.policies import EffectivePolicy, NetworkMode, Tightened
 from director.domain.security import EnforceInput, EnforceOutcome
 from director.sandbox.runtime import SandboxError
 from director.store import enforcement, sandboxes
@@ -96,6 +96,8 @@ class Enforcements:
             return wanted.whole.with_held(made.held)
         if {"cpu", "memory", "maxProcesses"} & {*wanted.live}:
             here.runtime.limit(here.spec_of(row).under(wanted.now))
+        if wanted.now.network_mode == NetworkMode.NONE:
+            here.leave_network(row)
         return wanted.now
 
 

@@ -77,7 +77,7 @@ class Lifetimes:
         self.signals.granted(place.granted)
         if place.state != "held":
             return self._not_to_be_made(place), None
-        claimed, row = self.store.transact(lambda s: _claimed(s, id, host_id))
+        claimed, row = self.store.transact(lambda s: self._claimed(s, id))
         if claimed in (Claim.MINE, Claim.ELSEWHERE):
             here = claimed is Claim.MINE
             elsewhere = CreateOutcome(state="elsewhere", host_id=row.host_id)
@@ -91,6 +91,16 @@ class Lifetimes:
             message = NotPlacedError(claimed, row.memory_mib, None).message
             return self._failed(id, message), None
         return CreateOutcome(state="queued"), None
+
+    def _claimed(self, session: Session, id: str) -> tuple[Claim, SandboxRow]:
+        row, host_id = session.get_one(SandboxRow, id), self.sandboxes.host_id
+        only_here = networks.is_named(row)
+        claimed = placement.claim(session, row, host_id, row.memory_mib, only_here=only_here)
+        if claimed is Claim.MINE and row.network_mode == NetworkMode.BRIDGE:
+            pool = self.sandboxes.pool
+            row.network_id = networks.on_demand(session, row.owner_id, host_id, pool).id
+            session.add(row)
+        return claimed, row
 
     def _not_to_be_made(self, place: Place) -> CreateOutcome:
         if place.state == "lost":
@@ -214,13 +224,3 @@ class Lifetimes:
                 error.message, type=ConflictError.code, non_retryable=True
             ) from error
         return Metrics.model_validate(found.model_dump())
-
-
-def _claimed(session: Session, id: str, host_id: str) -> tuple[Claim, SandboxRow]:
-    row = session.get_one(SandboxRow, id)
-    only_here = networks.is_named(row)
-    claimed = placement.claim(session, row, host_id, row.memory_mib, only_here=only_here)
-    if claimed is Claim.MINE and row.network_mode == NetworkMode.BRIDGE:
-        row.network_id = networks.on_demand(session, row.owner_id, host_id).id
-        session.add(row)
-    return claimed, row

@@ -21,6 +21,7 @@ from director.domain.errors import ConflictError, UnavailableError
 from director.domain.events import EventType
 from director.domain.ids import POLICY, is_id
 from director.domain.networks import (
+    POOL,
     Destination,
     Direction,
     NetworkInput,
@@ -51,6 +52,9 @@ _MOVES = 20
 """How long the kernel keeps the addresses of a name that no worker renews."""
 
 _RESOLVERS = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+
+_SHOWN_BESIDE = ("alert", "sandboxId", "sessionId")
+"""What a security event has in fields of its own."""
 
 TellNames = Callable[[str, Sequence[str], Mapping[str, Sequence[str]]], None]
 """Has a sandbox know whom to ask for names, and the addresses of names that it need not ask for."""
@@ -84,6 +88,8 @@ class HostNetworks:
     names: Names = field(default_factory=Names)
     tell_names: TellNames = lambda *_: None
     resolvers: Callable[[], Sequence[IPv4Address]] = host_resolvers
+    pool: IPv4Network = POOL
+    """Where subnets are taken from that nobody named."""
 
     def enforce(self) -> None:
         """Bring filter and bridges to what the database has now. Raises DirectorError; what could
@@ -135,44 +141,44 @@ class HostNetworks:
         self.enforce()
         return []
 
-    def ready(self, network_id: str) -> str:
-        """What the engine calls a network whose rules are in force: a container may start on it.
-
-        Raises UnavailableError where they are not; FilterError where they cannot be, and
+    def joining(self, network_id: str) -> SandboxNetwork:
+        """What a sandbox needs to be made on a network whose rules are in force: its container may
+        start. Raises UnavailableError where they are not; FilterError where they cannot be, and
         ConflictError where its subnet cannot be had."""
+        row, _, grants = self._ready(network_id)
+        asked, name = [str(at) for at in self._asked(row)], self.bridges.engine_name(network_id)
+        return SandboxNetwork(name=name, resolvers=asked, names=_known(grants))
+
+    def _ready(self, network_id: str) -> Wanted:
         try:
             self._enforce()
         except ConflictError as error:
             if error.details.get("network") == network_id:
                 raise
         with self.store.read() as session:
-            row = session.get(NetworkRow, network_id)
-        if row is None or row.deleted_at is not None or row.host_id != self.host_id:
+            found = networks.wanted(session, network_id)
+        if found is None or found.row.host_id != self.host_id:
             raise UnavailableError(f"network {network_id} is not on this host")
-        if row.applied != row.version:
+        if found.row.applied != found.row.version:
             raise UnavailableError(f"network {network_id} is not enforced yet")
         if not self.bridges.here(network_id):
             raise FilterError(
                 f"network {network_id} cannot be filtered: the engine has its bridge in another"
                 " network namespace than the worker; run both on the machine itself"
             )
-        return self.bridges.engine_name(network_id)
-
-    def joining(self, network_id: str) -> SandboxNetwork:
-        """What a sandbox needs to be made on a network, whose rules are in force. Raises as
-        `ready`."""
-        name = self.ready(network_id)
-        for each in self._wanted():
-            if each.row.id == network_id:
-                asked = [str(at) for at in self._asked(each.row)]
-                return SandboxNetwork(name=name, resolvers=asked, names=_known(each.grants))
-        raise UnavailableError(f"network {network_id} was deleted meanwhile")
+        return found
 
     def joined(self, network_id: str) -> None:
-        """Write who is in a network now that somebody is new there."""
+        """Write who is in a network now that somebody has come or gone."""
         members = self.bridges.members(network_id)
         with self.store.write() as session:
             networks.note(session, network_id, 0, members)
+
+    def leave(self, network_id: str, sandbox_id: str) -> None:
+        """Take a sandbox out of a network at once, with all its connections. Raises
+        UnavailableError."""
+        self.bridges.detach(network_id, sandbox_id)
+        self.joined(network_id)
 
     def look(self) -> None:
         """Write what the filter has counted and who is in which network."""
@@ -281,7 +287,7 @@ class HostNetworks:
     def _moved(self, row: NetworkRow) -> NetworkRow:
         """The network with another subnet, whose rules are in force before its bridge is there."""
         with self.store.write() as session:
-            networks.move(session, row.id, self.bridges.used())
+            networks.move(session, row.id, self.bridges.used(), self.pool)
         wanted = self._wanted()
         self.filter.apply([self._rules(each) for each in wanted])
         (moved,) = [each.row for each in wanted if each.row.id == row.id]
@@ -397,6 +403,9 @@ def tell_blocked(session: Session, attempt: Attempt, count: int) -> None:
     outbound = ground.direction is Direction.OUTBOUND
     inside = attempt.source if outbound else attempt.destination
     sandboxes = {address: id for id, address in row.members.items()}
+    sandbox = session.get(SandboxRow, id) if (id := sandboxes.get(inside)) else None
+    of_sandbox = sandbox.session_id if sandbox else None
+    session_id = row.session_id or of_sandbox
     policy_id = ground.why if is_id(POLICY, ground.why) else None
     where = attempt.destination + (f" port {attempt.port}" if attempt.port is not None else "")
     message = f"{attempt.protocol} from {attempt.source} to {where} was refused"
@@ -409,7 +418,8 @@ def tell_blocked(session: Session, attempt: Attempt, count: int) -> None:
     data: Json = {
         "alert": alert,
         "networkId": row.id,
-        "sandboxId": sandboxes.get(inside),
+        "sessionId": session_id,
+        "sandboxId": id,
         "policyId": policy_id,
         "reason": "policy" if policy_id else ground.why,
         "direction": ground.direction,
@@ -420,19 +430,20 @@ def tell_blocked(session: Session, attempt: Attempt, count: int) -> None:
         "attempts": count,
     }
     kind = EventType.NETWORK_BLOCKED
-    events.append(session, kind, subject=row.id, owner_id=row.owner_id, data=data)
-    sandbox = session.get(SandboxRow, data["sandboxId"]) if data["sandboxId"] else None
+    events.append(
+        session, kind, subject=row.id, owner_id=row.owner_id, session_id=session_id, data=data
+    )
     security_events.note(
         session,
         SecurityEventType.EGRESS_BLOCKED if outbound else SecurityEventType.INGRESS_BLOCKED,
         owner_id=row.owner_id,
-        subject=data["sandboxId"] or row.id,
-        sandbox_id=data["sandboxId"],
-        session_id=sandbox.session_id if sandbox else None,
+        subject=id or row.id,
+        sandbox_id=id,
+        session_id=of_sandbox or row.session_id,
         severity=Severity(alert["severity"]),
         rule=policy_id or ground.why,
         message=message,
-        details={name: value for name, value in data.items() if name not in ("alert", "sandboxId")},
+        details={name: value for name, value in data.items() if name not in _SHOWN_BESIDE},
         times=count,
     )
 

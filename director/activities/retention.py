@@ -10,7 +10,7 @@ import structlog
 from sqlmodel import Session
 
 from director.domain.times import utc_now
-from director.store import events, idempotency, outputs, security_events
+from director.store import enforcement, events, idempotency, outputs, security_events
 from director.store.engine import Store
 
 log = structlog.get_logger()
@@ -71,7 +71,10 @@ class Retention:
         return count
 
     def _drops(self) -> dict[str, Drop]:
-        drops: dict[str, Drop] = {"idempotency": lambda s: idempotency.purge(s, _BATCH)}
+        drops: dict[str, Drop] = {
+            "idempotency": lambda s: idempotency.purge(s, _BATCH),
+            "enforcements": lambda s: enforcement.purge(s, _BATCH),
+        }
         now, kept = utc_now(), self.kept
         if (age := kept.events) is not None:
             until = now - age

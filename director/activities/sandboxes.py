@@ -3,8 +3,10 @@
 import errno
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import structlog
@@ -19,6 +21,7 @@ from director.domain.checkpoints import Manifest
 from director.domain.errors import ConflictError, UnavailableError
 from director.domain.ids import RUN, SANDBOX
 from director.domain.lifetimes import SandboxStatus
+from director.domain.networks import POOL
 from director.domain.policies import EffectivePolicy
 from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
@@ -78,6 +81,13 @@ class Sandboxes:
     image: str
     """The image of runs that name none."""
     networks: HostNetworks | None = None
+    disk_mib: int | None = None
+    """How large the disk of a run's sandbox is where nobody bounds it; None: as the host's."""
+
+    @property
+    def pool(self) -> IPv4Network:
+        """Where subnets are taken from that nobody named."""
+        return self.networks.pool if self.networks is not None else POOL
 
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises SandboxError,
@@ -97,12 +107,15 @@ class Sandboxes:
     def spec_of(self, row: SandboxRow) -> SandboxSpec:
         """What the runtime is to make for a sandbox that somebody has made, or to start again; the
         rules of its network are in force. Raises SandboxError where they cannot be."""
+        return self._spec_on(row, self._network(row))
+
+    def _spec_on(self, row: SandboxRow, network: SandboxNetwork | None) -> SandboxSpec:
         spec = SandboxSpec(
             id=row.id,
             image=row.image or self.image,
             owner_id=row.id,
             epoch=row.sandbox_epoch,
-            network=self._network(row),
+            network=network,
         )
         return spec.under(sandboxes.policy_of(row))
 
@@ -111,16 +124,23 @@ class Sandboxes:
             return None
         with self.store.read() as session:
             deleted = session.get_one(NetworkRow, row.network_id).deleted_at is not None
-        if deleted and not SandboxStatus(row.status).beginning:
+        beginning = SandboxStatus(row.status).beginning
+        if deleted and not beginning:
             return None  # it was detached
+        with _network_errors(lasting=beginning):
+            return self._served_networks().joining(row.network_id)
+
+    def _served_networks(self) -> HostNetworks:
         if self.networks is None:
             raise SandboxError("networks are not served by this worker", retryable=False)
-        try:
-            return self.networks.joining(row.network_id)
-        except (ConflictError, FilterError) as error:
-            raise SandboxError(error.message, retryable=False) from error
-        except UnavailableError as error:
-            raise SandboxError(error.message, retryable=True) from error
+        return self.networks
+
+    def leave_network(self, row: SandboxRow) -> None:
+        """Take a sandbox out of its network at once, for good: should its container end, it gets
+        one without. Raises SandboxError."""
+        if row.network_id is not None:
+            with _network_errors(lasting=False):
+                self._served_networks().leave(row.network_id, row.id)
 
     def joined_network(self, row: SandboxRow) -> None:
         """Write that a sandbox, which was made now, is in its network."""
@@ -214,6 +234,7 @@ class Sandboxes:
             if claimed is not Claim.MINE:
                 other = run.host_id or placement.with_room(session, spec.memory_mib)
                 raise NotPlacedError(claimed, spec.memory_mib, other)
+            run.effective_policy = self._policy(job).model_dump(mode="json")
             return spec.model_copy(update={"epoch": run.sandbox_epoch})
 
     def _checked(self, job: StepJob, spec: SandboxSpec) -> RunRow:
@@ -236,7 +257,7 @@ class Sandboxes:
         spec = SandboxSpec(
             id=sandbox_id(run.id), image=image, owner_id=run.id, epoch=run.sandbox_epoch
         )
-        policy = _policy(job)
+        policy = self._policy(job)
         if policy.security_policy.allow_exec is False:
             message = (
                 "a security profile forbids commands (allowExec): no step of the run can begin"
@@ -244,26 +265,53 @@ class Sandboxes:
             raise SandboxError(message, retryable=False)
         return spec.under(policy)
 
+    def _policy(self, job: StepJob) -> EffectivePolicy:
+        """What counts for the sandbox of a run: as it was when its host took it, also where
+        profiles, departments or defaults have changed since, between two tries to make it too."""
+        if job.run.host_id is not None and job.run.effective_policy is not None:
+            return EffectivePolicy.model_validate(job.run.effective_policy)
+        config = job.definition.config
+        if job.given is None:
+            message = f"security profile {config.security_profile_id} was deleted"
+            raise SandboxError(f"{message}: name another one, or none", retryable=False)
+        found = (config.sandbox or SandboxConfig()).policy(job.ceilings, job.given)
+        return found.with_disk(self.disk_mib)
+
     def _joined(self, job: StepJob, id: str) -> str:
         """Go into somebody's sandbox, with the run's files. A container that has ended is started
         again, unless that is what is wanted of it."""
         row = self._required(job, id)
-        spec = self.spec_of(row)
-        self.runtime.create(spec)
-        with self.store.read() as session:
-            now = session.get_one(SandboxRow, id)
-        if not sandboxes.works(now):
-            if SandboxStatus(now.status).ended:
-                self.runtime.remove(id)
-            else:
-                self.steer(now, 0)
-        self._require_works(now)
+        if not self._goes_on(row):
+            self._started(row)
         if not job.run.workspace_ready:
             epoch = job.run.sandbox_epoch
             check = self._holding(job, epoch)
-            self.fill(spec, None, job.definition.workspace, check)
+            self.fill(self._spec_on(row, None), None, job.definition.workspace, check)
             self._ready(job, epoch)
         return id
+
+    def _goes_on(self, row: SandboxRow) -> bool:
+        """Whether a sandbox runs in a network that is enforced as it is wanted. Its rules are
+        asserted where a container starts, and every few seconds; to do it for each step too takes
+        as long as a step where a host has many networks."""
+        if row.network_id is None:
+            return False
+        with self.store.read() as session:
+            network = session.get_one(NetworkRow, row.network_id)
+        is_settled = network.applied == network.version
+        return is_settled and self.runtime.runs(row.id, epoch=row.sandbox_epoch)
+
+    def _started(self, row: SandboxRow) -> None:
+        """Start again what has ended of a sandbox, unless that is what is wanted of it."""
+        self.runtime.create(self.spec_of(row))
+        with self.store.read() as session:
+            now = session.get_one(SandboxRow, row.id)
+        if not sandboxes.works(now):
+            if SandboxStatus(now.status).ended:
+                self.runtime.remove(row.id)
+            else:
+                self.steer(now, 0)
+        self._require_works(now)
 
     def _required(self, job: StepJob, id: str) -> SandboxRow:
         with self.store.read() as session:
@@ -347,21 +395,24 @@ class Sandboxes:
             run.workspace_ready = True
             if info is not None:
                 run.image, run.resolved_image = info.image, info.resolved_image
-                run.effective_policy = _policy(job).with_held(info.held).model_dump(mode="json")
+                told = EffectivePolicy.model_validate(run.effective_policy or self._policy(job))
+                run.effective_policy = told.with_held(info.held).model_dump(mode="json")
             run.touch()
             session.add(run)
 
 
-def _policy(job: StepJob) -> EffectivePolicy:
-    """What counts for the sandbox of a run: as it was made, also where departments or defaults
-    have changed since."""
-    if job.run.workspace_ready and job.run.effective_policy is not None:
-        return EffectivePolicy.model_validate(job.run.effective_policy)
-    config = job.definition.config
-    if job.given is None:
-        message = f"security profile {config.security_profile_id} was deleted"
-        raise SandboxError(f"{message}: name another one, or none", retryable=False)
-    return (config.sandbox or SandboxConfig()).policy(job.ceilings, job.given)
+@contextmanager
+def _network_errors(*, lasting: bool) -> Iterator[None]:
+    """Turn what a network lacks into SandboxError. A packet filter that cannot be used keeps a
+    sandbox from being made, which says so; in one that is there it worked before, and may again."""
+    try:
+        yield
+    except ConflictError as error:
+        raise SandboxError(error.message, retryable=False) from error
+    except FilterError as error:
+        raise SandboxError(error.message, retryable=not lasting) from error
+    except UnavailableError as error:
+        raise SandboxError(error.message, retryable=True) from error
 
 
 def _begun_by(run: RunRow) -> Callable[[str], bool]:

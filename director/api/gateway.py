@@ -1,7 +1,8 @@
 """The only way from the API to Temporal."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -180,6 +181,16 @@ class Gateway:
         asked = NetworkInput(network_id=network_id, force=force)
         return await self._network(names.REMOVE_NETWORK, asked, host_id)
 
+    async def drop_networks(self, leaving: Mapping[str, str]) -> None:
+        """Ask hosts to take away what is written to be gone, each by one of its networks, as many
+        as do it in two seconds: each host looks by itself every few seconds."""
+
+        async def drop(host_id: str) -> None:
+            with suppress(DirectorError):
+                await self.apply_network(host_id, leaving[host_id])
+
+        await self._all("drop networks", [*leaving], drop)
+
     async def _network(self, name: str, asked: NetworkInput, host_id: str) -> NetworkOutcome:
         queue, id = names.control_queue(host_id), f"{asked.network_id}-{name}-{uuid4().hex}"
         return await self._asked(name, asked, id, queue, NetworkOutcome, _NETWORK_SECONDS)
@@ -234,20 +245,18 @@ class Gateway:
             return False
         return bool(response.pollers)
 
-    async def _all(
-        self, what: str, run_ids: list[str], tell: Callable[[str], Awaitable[None]]
-    ) -> None:
+    async def _all(self, what: str, ids: list[str], tell: Callable[[str], Awaitable[None]]) -> None:
         free = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(run_id: str) -> None:
+        async def one(id: str) -> None:
             async with free:
-                await tell(run_id)
+                await tell(id)
 
         try:
             async with asyncio.timeout(_PATIENCE):
-                await asyncio.gather(*(one(run_id) for run_id in run_ids))
+                await asyncio.gather(*(one(id) for id in ids))
         except TimeoutError:
-            log.warning("not every run was told in time", call=what, runs=len(run_ids))
+            log.warning("not all were told in time", call=what, count=len(ids))
 
     async def _signal(
         self, run_id: str, name: str, *args: Any, request_id: str | None = None

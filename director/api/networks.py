@@ -15,7 +15,7 @@ from director.api.gateway import HostAwayError
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
+from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep, TermsDep
 from director.domain.errors import (
     AuthorizationError,
     ConflictError,
@@ -77,16 +77,23 @@ ChangingDep = Annotated[Changing, Depends()]
     status_code=201,
     response_model=Answer[Network],
     operation_id="networks.create",
-    responses=documented(ConflictError, UnavailableError),
+    responses=documented(NotFoundError, ConflictError, UnavailableError),
 )
 async def create(
-    body: NetworkCreate, principal: EditorDep, once: OnceDep, store: StoreDep, gateway: GatewayDep
+    body: NetworkCreate,
+    principal: EditorDep,
+    once: OnceDep,
+    store: StoreDep,
+    gateway: GatewayDep,
+    terms: TermsDep,
 ) -> Response:
-    """Create a network. Without `subnet` one is picked; overlap or a used name is a 409. While its
-    host does not answer it stays `creating`."""
+    """Create a network. Without `subnet` one is picked; overlap or a used name is a 409. With
+    `sessionId` it goes with its session. While its host does not answer it stays `creating`."""
 
     def write(session: Session) -> tuple[NetworkRow, Reply]:
-        row = once.again(session, NetworkRow) or networks.create(session, principal, body)
+        row = once.again(session, NetworkRow) or networks.create(
+            session, principal, body, terms.pool, terms.networks
+        )
         return row, created("networks", networks.view(session, row))
 
     row = await once.begin(write, known=False)
@@ -102,9 +109,14 @@ async def create(
 
 
 @router.get("", operation_id="networks.list", responses=documented())
-async def list_(principal: PrincipalDep, store: StoreDep, query: PageDep) -> ListAnswer[Network]:
+async def list_(
+    principal: PrincipalDep,
+    store: StoreDep,
+    query: PageDep,
+    session_id: Annotated[str | None, Query(alias="sessionId")] = None,
+) -> ListAnswer[Network]:
     """List networks, newest first."""
-    return page(*await store.fetch(lambda s: networks.listed(s, principal, query)))
+    return page(*await store.fetch(lambda s: networks.listed(s, principal, query, session_id)))
 
 
 @router.get("/{network_id}", operation_id="networks.get", responses=documented(NotFoundError))

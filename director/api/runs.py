@@ -178,8 +178,9 @@ async def start(
         run = runs.create(session, steering.principal, steering.workflow_id, wanted)
         if run.sandbox_id is None:
             terms.check_image(run.image, "config.sandbox.image")
+        runs.check_quota(session, run.owner_id, terms.runs)
         if run.keep_sandbox:
-            sandboxes.check_quota(session, run.owner_id, terms.quota)
+            sandboxes.check_quota(session, run.owner_id, terms.sandboxes)
         return run
 
     return await steering.answered(begin, steering.start)

@@ -179,8 +179,9 @@ async def enforce(
     once: OnceDep,
 ) -> Response:
     """Enforce a security profile, or a network's policy, on what is there: a session stands for its
-    sandboxes now and later. What holds is never loosened. Memory, cpu and processes change at once;
-    what needs a new container is told in `requiresRestart`, or brought about by `recreate`."""
+    sandboxes now and later. What holds is never loosened. Memory, cpu, processes, commands and
+    network change at once; what needs a new container is told in `requiresRestart`, or brought
+    about by `recreate`."""
 
     def write(session: Session) -> tuple[Begun, Reply]:
         begun = enforcement.begin(session, principal, policy_id, body)

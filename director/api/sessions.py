@@ -14,7 +14,7 @@ from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryFlag, StoreDep
 from director.domain.errors import ConflictError, NotFoundError, PreconditionError
 from director.domain.sessions import Session, SessionCreate, SessionStatus, SessionUpdate
-from director.store import runs, sandboxes, sessions
+from director.store import networks, runs, sandboxes, sessions
 
 router = APIRouter(prefix="/sessions", tags=["sessions"], route_class=StrictRoute)
 
@@ -89,16 +89,18 @@ async def delete(
     match: MatchDep = None,
     force: Annotated[QueryFlag, Query(description="Cancel and remove what runs in it.")] = False,
 ) -> Answer[Deleted]:
-    """Delete a session with its departments, workflows and sandboxes; while a workflow or a
-    sandbox runs in it only by `force`. Answers when the end of all that is written and asked
-    for."""
+    """Delete a session with its departments, workflows, sandboxes and networks; while a workflow or
+    a sandbox runs in it, or sandboxes of elsewhere are in its networks, only by `force`. Answers
+    when the end of all that is written and asked for."""
 
-    def remove(session: DatabaseSession) -> tuple[list[str], list[str]]:
+    def remove(session: DatabaseSession) -> tuple[list[str], list[str], dict[str, str]]:
         running = sessions.delete(session, principal, session_id, match, force=force)
         runs.cancel_all(session, running)
-        return running, sandboxes.want_delete_all(session, session_id)
+        ending = sandboxes.want_delete_all(session, session_id)
+        return running, ending, networks.remove_all(session, session_id)
 
-    running, ending = await store.run(remove)
+    running, ending, leaving = await store.run(remove)
     await gateway.cancel_all(running)
+    await gateway.drop_networks(leaving)
     await gateway.end_sandboxes(ending)
     return answer(Deleted(id=session_id))

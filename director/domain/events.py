@@ -192,6 +192,7 @@ class NetworkData(EventData):
     """A network as it is after the event."""
 
     network_id: str
+    session_id: str | None
     event: EventType
     status: NetworkStatus | Literal["deleted"]
     change: str = Field(description="What was done, in words.")
@@ -213,6 +214,7 @@ class BlockedData(EventData):
 
     alert: Alert = Field(description="The same in words.")
     network_id: str
+    session_id: str | None = Field(description="Of the network, or else of the sandbox.")
     sandbox_id: str | None = Field(description="Null where the address is none of a sandbox.")
     policy_id: str | None = Field(description="The policy that denied it, where one did.")
     reason: str = Field(

@@ -5,6 +5,7 @@ from base64 import b64decode
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from ipaddress import IPv4Network
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -94,10 +95,15 @@ ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$
 
 @dataclass(frozen=True)
 class Terms:
-    """On which terms people get sandboxes: how many each may have at once, and patterns of the
-    images that may be asked for, where not all may."""
+    """On which terms people get what costs something: how many sandboxes, networks and queued runs
+    each may have at once, how large a disk is that nobody bounds, where subnets are taken from, and
+    patterns of the images that may be asked for, where not all may."""
 
-    quota: int
+    sandboxes: int
+    networks: int
+    runs: int
+    disk_mib: int | None
+    pool: IPv4Network
     images: tuple[str, ...] = ()
 
     def check_image(self, image: str | None, field: str) -> None:

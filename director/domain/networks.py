@@ -23,9 +23,13 @@ from director.domain.errors import ConflictError
 from director.domain.times import Moment
 
 POOL = IPv4Network("10.213.0.0/16")
-"""Where subnets are taken from that nobody named."""
+"""Where subnets are taken from that nobody named, unless the settings say so."""
+
+QUOTA = 50
+"""Networks that one owner may have, unless the settings say so."""
 
 _POOL_PREFIX = 24
+_LARGEST_POOL, _SMALLEST_POOL = 8, 20
 _WIDEST, _NARROWEST = 16, 29
 
 _RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
@@ -105,9 +109,13 @@ def _subnet(text: str) -> str:
         raise ValueError(f"wider than /{_WIDEST}: a network has at most 65536 addresses")
     if found.prefixlen > _NARROWEST:
         raise ValueError(f"narrower than /{_NARROWEST}: no room for sandboxes")
-    if not any(found.subnet_of(IPv4Network(range)) for range in _RANGES):
+    if not _is_private(found):
         raise ValueError(f"a public or special range: take one inside of {', '.join(_RANGES)}")
     return str(found)
+
+
+def _is_private(network: IPv4Network) -> bool:
+    return any(network.subnet_of(IPv4Network(range)) for range in _RANGES)
 
 
 def _gateway(text: str) -> str:
@@ -167,6 +175,7 @@ class NetworkCreate(Body):
     )
 
     name: Name
+    session_id: str | None = None
     description: Description | None = None
     subnet: Subnet | None = None
     gateway: Gateway | None = None
@@ -327,6 +336,8 @@ class Network(Shape):
     model_config = ConfigDict(populate_by_name=True)
 
     id: str
+    session_id: str | None
+    """The session that it is deleted with; sandboxes of others may join it all the same."""
     name: str
     description: str | None
     status: NetworkStatus
@@ -375,6 +386,19 @@ def is_protected(address: IPv4Network | IPv4Address) -> bool:
     """Whether an address, or a whole range, is one that only an admin opens."""
     network = address if isinstance(address, IPv4Network) else IPv4Network(address)
     return any(network.subnet_of(each) for each in PROTECTED)
+
+
+def read_pool(text: str) -> IPv4Network:
+    """A pool of subnets, of which each network takes a /24. Raises ValueError."""
+    try:
+        pool = IPv4Network(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no IPv4 range such as {POOL}: {error}") from None
+    if not _LARGEST_POOL <= pool.prefixlen <= _SMALLEST_POOL:
+        raise ValueError(f"{text!r} is none of /{_LARGEST_POOL} to /{_SMALLEST_POOL}")
+    if not _is_private(pool):
+        raise ValueError(f"{text!r} is not private: take one inside of {', '.join(_RANGES)}")
+    return pool
 
 
 def needing_admin(rules: Iterable[PolicyRule], subnet: IPv4Network) -> list[str]:

@@ -256,6 +256,13 @@ class EffectivePolicy(Shape):
         """The same policy with what is known by now of how its fields are held."""
         return self.model_copy(update={"held": self.held | dict(held)})
 
+    def with_disk(self, mib: int | None) -> "EffectivePolicy":
+        """The same policy with a disk of so many MiB where nobody has bounded it; None: any."""
+        if mib is None or self.resource_limits.disk is not None:
+            return self
+        limits = self.resource_limits.model_copy(update={"disk": mib})
+        return self.model_copy(update={"resource_limits": limits})
+
 
 def effective(
     limits: Iterable[ResourceLimits | None],
@@ -307,8 +314,7 @@ class Tightened(NamedTuple):
     rest: list[str]
 
 
-_LIVE = {"cpu", "memory", "max_processes", "allow_exec"}
-_NETWORK = {"network", "allow_network"}
+_LIVE = {"cpu", "memory", "max_processes", "allow_exec", "network", "allow_network"}
 
 
 def tightened(
@@ -319,23 +325,21 @@ def tightened(
         [policy.resource_limits, limits], [policy.security_policy, security], policy.network_mode
     )
     whole = whole.model_copy(update={"held": {**policy.held, **whole.held}})
-    connected = policy.network_mode not in (NetworkMode.ISOLATED, NetworkMode.NONE)
-    live = _LIVE if connected else _LIVE | _NETWORK
     fewer = _changed(policy.resource_limits, whole.resource_limits)
     stricter = _changed(policy.security_policy, whole.security_policy)
     now = policy.model_copy(
         update={
-            "resource_limits": policy.resource_limits.model_copy(update=_only(fewer, live)),
-            "security_policy": policy.security_policy.model_copy(update=_only(stricter, live)),
-            "network_mode": policy.network_mode if connected else whole.network_mode,
+            "resource_limits": policy.resource_limits.model_copy(update=_only(fewer, _LIVE)),
+            "security_policy": policy.security_policy.model_copy(update=_only(stricter, _LIVE)),
+            "network_mode": whole.network_mode,
         }
     )
     changed = sorted({*fewer, *stricter} - {"network"})
     return Tightened(
         now,
         whole,
-        live=[to_camel(name) for name in changed if name in live],
-        rest=[to_camel(name) for name in changed if name not in live],
+        live=[to_camel(name) for name in changed if name in _LIVE],
+        rest=[to_camel(name) for name in changed if name not in _LIVE],
     )
 
 

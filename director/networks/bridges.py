@@ -126,6 +126,11 @@ class Bridges:
                 if error.status_code != 404 and "is not connected" not in str(error.explanation):
                     raise
 
+    def detach(self, network_id: str, sandbox_id: str) -> None:
+        """Take a sandbox out of a network; idempotent."""
+        if (container := self._containers(network_id).get(sandbox_id)) is not None:
+            self.disconnect(network_id, container["Id"])
+
     def remove(self, network_id: str) -> None:
         """Detach everybody and remove a network; idempotent."""
         for container in self._containers(network_id).values():

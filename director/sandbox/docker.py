@@ -79,6 +79,13 @@ class DockerRuntime:
                 pulling()
             pulled = self._images.pulled(spec.image)
 
+    def runs(self, sandbox_id: str, *, epoch: int) -> bool:
+        """Whether the sandbox runs as it was made for that epoch: `create` would start nothing."""
+        folder, found = self._folder(sandbox_id), self._container(sandbox_id).inspect()
+        if found is None or found["State"]["Status"] != "running":
+            return False
+        return folder.complete() and _is_of(found, folder, epoch)
+
     def run(self, sandbox_id: str, command: Command) -> SpoolExecution:
         """Start a command, or attach to the one that has this id already."""
         folder = self._folder(sandbox_id)
@@ -366,10 +373,25 @@ def _explained(error: SandboxError, spec: SandboxSpec) -> SandboxError:
 
 
 def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:
-    """Tell whether a container can be adopted: its files are there and it is of this epoch."""
-    if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+    """Tell whether a container can be adopted: its files are there, it is of this
+    epoch, and it would not start on a network that it is not on."""
+    status = found["State"]["Status"]
+    if not folder.complete() or status not in _STARTABLE:
         return False
-    return _epoch(found["Config"]["Labels"]) == spec.epoch == folder.record().epoch
+    if status == "exited" and not _starts_on(found, spec):
+        return False
+    return _is_of(found, folder, spec.epoch)
+
+
+def _is_of(found: dict[str, Any], folder: SandboxFolder, epoch: int) -> bool:
+    return _epoch(found["Config"]["Labels"]) == epoch == folder.record().epoch
+
+
+def _starts_on(found: dict[str, Any], spec: SandboxSpec) -> bool:
+    """Tell whether a container would start on the network that it is to be on: one that was taken
+    out of its network would be put back."""
+    wanted = spec.network.name if spec.network is not None else "none"
+    return bool(found["HostConfig"]["NetworkMode"] == wanted)
 
 
 def _record(listed: dict[str, Any]) -> SandboxRecord:

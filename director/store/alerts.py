@@ -12,12 +12,11 @@ from sqlmodel import Session, col, select
 from director.domain.alerts import AlertRule, AlertRules
 from director.domain.base import Json
 from director.domain.events import EventType
-from director.domain.ids import EVENT, new_id
 from director.domain.lifetimes import ExecutionStatus
 from director.domain.runs import RunStatus
-from director.domain.security_events import SEVERITIES, SecurityEventType
+from director.domain.security_events import SecurityEventType
 from director.domain.times import rfc3339, to_millis, utc_now
-from director.store import events
+from director.store import events, security_events
 from director.store.inserts import insert_into
 from director.store.tables import ExecutionRow, RunRow, SecurityEventRow
 
@@ -55,12 +54,9 @@ def due(session: Session, rules: AlertRules) -> list[Due]:
 
 def tell(session: Session, alert: Due, rules: AlertRules) -> bool:
     """Write an alert, as a security event and in the event log; False where it is told already."""
-    now, severity = utc_now(), SEVERITIES[SecurityEventType.ALERT]
-    row = SecurityEventRow(
-        id=new_id(EVENT),
+    row = security_events.new(
+        SecurityEventType.ALERT,
         owner_id=alert.owner_id,
-        type=SecurityEventType.ALERT,
-        severity=severity,
         subject=alert.about,
         sandbox_id=alert.sandbox_id,
         session_id=alert.session_id,
@@ -68,10 +64,9 @@ def tell(session: Session, alert: Due, rules: AlertRules) -> bool:
         rule=alert.rule,
         message=alert.message,
         details={"count": alert.times, "windowMs": to_millis(rules.window)},
-        bucket=f"{alert.about} {now.timestamp() // rules.window.total_seconds():.0f}",
-        created_at=now,
-        last_at=now,
     )
+    begun = row.created_at.timestamp() // rules.window.total_seconds()
+    row.bucket = f"{alert.about} {begun:.0f}"
     insert = insert_into(session, SecurityEventRow).values(**row.model_dump())
     new = insert.on_conflict_do_nothing().returning(col(SecurityEventRow.id))
     if session.scalars(new).first() is None:
@@ -79,9 +74,9 @@ def tell(session: Session, alert: Due, rules: AlertRules) -> bool:
     data: Json = {
         "alert": {
             "rule": alert.rule,
-            "severity": severity,
+            "severity": row.severity,
             "message": alert.message,
-            "timestamp": rfc3339(now),
+            "timestamp": rfc3339(row.created_at),
         },
         "securityEventId": row.id,
         "sandboxId": alert.sandbox_id,

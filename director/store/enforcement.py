@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from sqlalchemy import delete, or_
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -18,6 +19,7 @@ from director.store.tables import (
     NetworkPolicyRow,
     NetworkRow,
     ProfileRow,
+    RunRow,
     SandboxRow,
     SessionRow,
 )
@@ -116,6 +118,25 @@ def left(session: Session, host_id: str) -> list[tuple[str, str]]:
         ~brought.exists(),
     )
     return [(sandbox_id, policy_id) for sandbox_id, policy_id in session.exec(statement)]
+
+
+def purge(session: Session, limit: int) -> int:
+    """Forget what was enforced on at most `limit` sandboxes and sessions that are gone, with all
+    that was in them; gives how many. What is enforced again has one row only, as does all else
+    that holds."""
+    subject = col(EnforcementRow.subject)
+    going = select(SandboxRow.id).where(
+        or_(col(SandboxRow.id) == subject, col(SandboxRow.session_id) == subject),
+        col(SandboxRow.status).in_(sandboxes.OPEN),
+    )
+    there = select(SessionRow.id).where(
+        col(SessionRow.id) == subject, col(SessionRow.deleted_at).is_(None)
+    )
+    at_work = select(RunRow.id).where(col(RunRow.session_id) == subject, sessions.still_open())
+    over = select(subject).where(~going.exists(), ~there.exists(), ~at_work.exists())
+    subjects = list(session.exec(over.distinct().limit(limit)))
+    session.exec(delete(EnforcementRow).where(subject.in_(subjects)))
+    return len(subjects)
 
 
 def _policy(session: Session, principal: Principal, id: str) -> ProfileRow | NetworkPolicyRow:

@@ -27,9 +27,9 @@ from director.domain.pages import PageQuery, Pagination
 from director.domain.policies import NetworkMode
 from director.domain.times import utc_now
 from director.domain.users import Principal, Role
-from director.store import events, hosts, locks, security_events
+from director.store import events, hosts, locks, security_events, sessions
 from director.store.lists import paged
-from director.store.ownership import owned, visible
+from director.store.ownership import seen_in, visible
 from director.store.preconditions import check_match
 from director.store.tables import (
     HostRow,
@@ -38,9 +38,6 @@ from director.store.tables import (
     NetworkRow,
     SandboxRow,
 )
-
-MOST = 50
-"""Networks of one owner."""
 
 _PARTS = 50
 """Policies of a network, and 10 times as many grants."""
@@ -69,15 +66,26 @@ class Wanted(NamedTuple):
     grants: list[NetworkGrantRow]
 
 
-def create(session: Session, principal: Principal, body: domain.NetworkCreate) -> NetworkRow:
+def create(
+    session: Session,
+    principal: Principal,
+    body: domain.NetworkCreate,
+    pool: IPv4Network = domain.POOL,
+    quota: int = domain.QUOTA,
+) -> NetworkRow:
     """Add a network, on a host of its own choice. Raises ConflictError for a name of the owner's
-    or a subnet that is taken, and where the owner has too many; UnavailableError without hosts."""
+    or a subnet that is taken, for a session that takes nothing new, and where the owner has as many
+    as the quota; NotFoundError for a session of others; UnavailableError without hosts."""
+    owner_id = principal.user_id
+    if body.session_id is not None:
+        owner_id = sessions.usable(session, principal, body.session_id).owner_id
     locks.hold(session, locks.Name.SUBNETS)
-    _check_name(session, principal, body.name)
-    subnet = _free_subnet(session, body)
+    _check_name(session, owner_id, body.name, quota)
+    subnet = _free_subnet(session, body, pool)
     row = NetworkRow(
         id=new_id(NETWORK),
-        owner_id=principal.user_id,
+        owner_id=owner_id,
+        session_id=body.session_id,
         name=body.name,
         description=body.description,
         subnet=str(subnet),
@@ -106,7 +114,8 @@ def changing(
 ) -> NetworkRow:
     """The same, locked, for who is to change it. Raises PreconditionError where `If-Match` names
     another version as well."""
-    get(session, principal, id)
+    if (parent := get(session, principal, id).session_id) is not None:
+        sessions.used(session, parent)
     locks.get_one(session, NetworkRow, id)
     row = get(session, principal, id)
     check_match(row, match)
@@ -114,10 +123,13 @@ def changing(
 
 
 def listed(
-    session: Session, principal: Principal, query: PageQuery
+    session: Session, principal: Principal, query: PageQuery, session_id: str | None = None
 ) -> tuple[list[domain.Network], Pagination]:
     """A page of the networks that the principal may see."""
-    shown = [col(NetworkRow.deleted_at).is_(None), *owned(principal, NetworkRow)]
+    shown = [
+        col(NetworkRow.deleted_at).is_(None),
+        *seen_in(session, principal, NetworkRow, session_id),
+    ]
     rows, pagination = paged(session, NetworkRow, shown, query)
     return [view(session, row) for row in rows], pagination
 
@@ -256,6 +268,16 @@ def remove(session: Session, id: str) -> None:
     tell(session, row, EventType.NETWORK_DELETED, "deleted")
 
 
+def remove_all(session: Session, session_id: str) -> dict[str, str]:
+    """Write that the networks of a session are gone; gives one of them for each host that is to
+    take them away."""
+    left = (NetworkRow.session_id == session_id, col(NetworkRow.deleted_at).is_(None))
+    found = dict(session.exec(select(NetworkRow.id, NetworkRow.host_id).where(*left)).all())
+    for id in sorted(found):
+        remove(session, id)
+    return {host_id: id for id, host_id in found.items()}
+
+
 def named(session: Session, principal: Principal, owner_id: str, mode: str) -> str | None:
     """The network that the mode of an owner's new sandbox names; None where it names none.
 
@@ -294,7 +316,9 @@ def seat(session: Session, row: SandboxRow, host_id: str) -> tuple[Seat, Network
     return (Seat.GONE if waited else Seat.AWAY), network
 
 
-def on_demand(session: Session, owner_id: str, host_id: str) -> NetworkRow:
+def on_demand(
+    session: Session, owner_id: str, host_id: str, pool: IPv4Network = domain.POOL
+) -> NetworkRow:
     """The network through which an owner's sandboxes on a host get out and nobody gets in; made
     where there is none. Raises ConflictError where no subnet is free."""
     locks.hold(session, locks.Name.SUBNETS)
@@ -303,7 +327,7 @@ def on_demand(session: Session, owner_id: str, host_id: str) -> NetworkRow:
     for there in mine:
         if there.on_demand and there.host_id == host_id:
             return there
-    subnet, id = domain.allocate(_taken(session)), new_id(NETWORK)
+    subnet, id = domain.allocate(_taken(session), pool), new_id(NETWORK)
     name = f"bridge-{host_id}"
     row = NetworkRow(
         id=id,
@@ -373,11 +397,21 @@ def of_host(session: Session, host_id: str) -> list[Wanted]:
     return [Wanted(row, *_parts(session, row.id)) for row in rows]
 
 
-def move(session: Session, id: str, taken: Iterable[IPv4Network]) -> None:
+def wanted(session: Session, id: str) -> Wanted | None:
+    """A network as its host is to enforce it; None where it is gone."""
+    row = session.get(NetworkRow, id)
+    if row is None or row.deleted_at is not None:
+        return None
+    return Wanted(row, *_parts(session, id))
+
+
+def move(
+    session: Session, id: str, taken: Iterable[IPv4Network], pool: IPv4Network = domain.POOL
+) -> None:
     """Give a network whose subnet nobody named another one, free of what its host uses as well."""
     locks.hold(session, locks.Name.SUBNETS)
     row = locks.get_one(session, NetworkRow, id)
-    subnet = domain.allocate([*_taken(session), *taken])
+    subnet = domain.allocate([*_taken(session), *taken], pool)
     row.subnet, row.gateway = str(subnet), _first(subnet)
     session.add(row)
 
@@ -413,11 +447,14 @@ def tell(session: Session, row: NetworkRow, kind: EventType, change: str) -> Non
     """Append an event of a network."""
     data = {
         "networkId": row.id,
+        "sessionId": row.session_id,
         "event": kind,
         "status": "deleted" if row.deleted_at else _status(row),
         "change": change,
     }
-    events.append(session, kind, subject=row.id, owner_id=row.owner_id, data=data)
+    events.append(
+        session, kind, subject=row.id, owner_id=row.owner_id, session_id=row.session_id, data=data
+    )
 
 
 def _parts(session: Session, id: str) -> tuple[list[NetworkPolicyRow], list[NetworkGrantRow]]:
@@ -460,13 +497,18 @@ def _delete(
     _changed(session, row, f"{name} {id} removed")
 
 
-def _check_name(session: Session, principal: Principal, name: str) -> None:
-    mine = (NetworkRow.owner_id == principal.user_id, col(NetworkRow.deleted_at).is_(None))
+def _check_name(session: Session, owner_id: str, name: str, quota: int) -> None:
+    mine = (NetworkRow.owner_id == owner_id, col(NetworkRow.deleted_at).is_(None))
     names = list(session.exec(select(NetworkRow.name).where(*mine)))
     if name in names:
         raise ConflictError(f"you have a network {name!r} already", name=name)
-    if len(names) >= MOST:
-        raise ConflictError(f"you have {MOST} networks, as many as allowed", quota="networks")
+    if len(names) >= quota:
+        message = f"you have {len(names)} networks, the most that one user may have is {quota}"
+        raise ConflictError(
+            f"{message}: delete some, or raise DIRECTOR_NETWORK_QUOTA",
+            quota="networks",
+            limit=quota,
+        )
 
 
 def _check_rights(principal: Principal, protected: list[str]) -> None:
@@ -491,10 +533,10 @@ def _taken(session: Session) -> list[IPv4Network]:
     return [IPv4Network(each) for each in session.exec(subnets)]
 
 
-def _free_subnet(session: Session, body: domain.NetworkCreate) -> IPv4Network:
+def _free_subnet(session: Session, body: domain.NetworkCreate, pool: IPv4Network) -> IPv4Network:
     taken = _taken(session)
     if body.subnet is None:
-        return domain.allocate(taken)
+        return domain.allocate(taken, pool)
     wanted = IPv4Network(body.subnet)
     if overlapping := [each for each in taken if each.overlaps(wanted)]:
         raise ConflictError(

@@ -9,10 +9,13 @@ from director.domain.users import Principal
 from director.store.tables import (
     CheckpointRow,
     DepartmentRow,
+    NetworkRow,
     SandboxRow,
     SessionRow,
     WorkflowRow,
 )
+
+InSession = DepartmentRow | WorkflowRow | CheckpointRow | SandboxRow | NetworkRow
 
 
 def visible(principal: Principal, owner_id: str) -> bool:
@@ -33,7 +36,7 @@ def owned(principal: Principal, row: Any) -> list[ColumnElement[bool]]:
 def seen_in(
     session: Session,
     principal: Principal,
-    row: type[DepartmentRow] | type[WorkflowRow] | type[CheckpointRow] | type[SandboxRow],
+    row: type[InSession],
     session_id: str | None,
 ) -> list[ColumnElement[bool]]:
     """The condition that the principal may see rows, of a session where one is given: what is in a

@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from sqlalchemy import Executable, bindparam
+from sqlalchemy import Executable, bindparam, func, literal_column
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
@@ -21,6 +21,7 @@ from director.store import locks, sandboxes, sessions, standing, workflows
 from director.store.lists import paged
 from director.store.matching import check_startable, matching
 from director.store.tables import DepartmentRow, RunRow, SandboxRow, SessionRow, StepRow
+from director.store.users import UserRow
 
 MAX_SIGNALS = 2000
 """Signals and pauses that one run takes; Temporal bounds its history, and a run must always be able
@@ -61,6 +62,24 @@ def create(session: Session, principal: Principal, workflow_id: str, body: Start
     standing.tell(session, run, EventType.WORKFLOW_QUEUED)
     sessions.tell(session, parent, EventType.SESSION_METRICS)
     return run
+
+
+def check_quota(session: Session, owner_id: str, quota: int) -> None:
+    """Raise ConflictError where more runs of somebody than that are queued; nobody adds one of
+    theirs until the transaction ends."""
+    locks.get(session, UserRow, owner_id)
+    if session.execute(_queued(), {"owner_id": owner_id}).scalar_one() > quota:
+        message = f"{quota} of your runs are queued, the most that one user may have: wait for some"
+        raise ConflictError(
+            f"{message} to start, or raise DIRECTOR_RUN_QUOTA", quota="runs", limit=quota
+        )
+
+
+@cache
+def _queued() -> Executable:
+    queued = col(RunRow.status) == literal_column(f"'{RunStatus.QUEUED}'")
+    counted = select(func.count()).select_from(RunRow)
+    return counted.where(col(RunRow.owner_id) == bindparam("owner_id"), queued)
 
 
 def get(session: Session, principal: Principal, workflow_id: str, run_id: str) -> RunRow:

@@ -31,6 +31,12 @@ _SHOWN = 20
 _DAY = timedelta(days=1)
 
 
+def new(kind: SecurityEventType, **fields: Any) -> SecurityEventRow:
+    """A security event of this moment, which is not written yet."""
+    now, fields = utc_now(), {"severity": SEVERITIES[kind], **fields}
+    return SecurityEventRow(id=new_id(EVENT), type=kind, created_at=now, last_at=now, **fields)
+
+
 def note(
     session: Session,
     kind: SecurityEventType,
@@ -49,11 +55,10 @@ def note(
 ) -> None:
     """Write what has happened. `merged`: what comes again in a minute, of the same type, severity
     and subject, is counted in one row, so that nobody can fill the table by trying."""
-    now, level = utc_now(), severity or SEVERITIES[kind]
-    row = SecurityEventRow(
-        id=new_id(EVENT),
+    level = severity or SEVERITIES[kind]
+    row = new(
+        kind,
         owner_id=owner_id,
-        type=kind,
         severity=level,
         subject=subject,
         sandbox_id=sandbox_id,
@@ -63,10 +68,9 @@ def note(
         message=message,
         details=details or {},
         times=times,
-        bucket=f"{kind} {level} {subject} {now:%Y-%m-%dT%H:%M}" if merged else None,
-        created_at=now,
-        last_at=now,
     )
+    if merged:
+        row.bucket = f"{kind} {level} {subject} {row.created_at:%Y-%m-%dT%H:%M}"
     insert = insert_into(session, SecurityEventRow).values(**row.model_dump())
     newest = {name: insert.excluded[name] for name in ("last_at", "message", "details")}
     counted = col(SecurityEventRow.times) + insert.excluded["times"]
@@ -143,12 +147,18 @@ def changed(
         SecurityEventType.POLICY_CHANGED,
         owner_id=row.owner_id,
         subject=row.id,
-        session_id=row.id if isinstance(row, SessionRow) else None,
+        session_id=_session_of(row),
         rule=row.id,
         message=message,
         details=details,
         merged=False,
     )
+
+
+def _session_of(row: ProfileRow | NetworkRow | SessionRow) -> str | None:
+    if isinstance(row, ProfileRow):
+        return None
+    return row.id if isinstance(row, SessionRow) else row.session_id
 
 
 def listed(

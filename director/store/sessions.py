@@ -22,7 +22,14 @@ from director.store import events, locks, security, security_events
 from director.store.lists import paged
 from director.store.ownership import owned, visible
 from director.store.preconditions import check_match
-from director.store.tables import DepartmentRow, RunRow, SandboxRow, SessionRow, WorkflowRow
+from director.store.tables import (
+    DepartmentRow,
+    NetworkRow,
+    RunRow,
+    SandboxRow,
+    SessionRow,
+    WorkflowRow,
+)
 
 _BATCH = 100
 _PLAIN = {"name", "description", "status", "security_profile_id"}
@@ -150,7 +157,7 @@ def delete(
     """Take a session and what is in it out of sight; gives the runs that are to be cancelled.
 
     Raises ConflictError while something runs in it, unless forced: a run, or a sandbox that is
-    neither stopped nor over."""
+    neither stopped nor over; and while sandboxes of elsewhere are in a network of it."""
     get(session, principal, id)
     locks.each(session, RunRow, open_runs(session, id))
     locks.each(session, SandboxRow, _living_sandboxes(session, id))
@@ -163,6 +170,12 @@ def delete(
             " delete with ?force=true",
             runIds=running[:20],
             sandboxIds=living[:20],
+        )
+    if not force and (guests := _guests(session, id)):
+        raise ConflictError(
+            f"{len(guests)} sandboxes that are not of session {id} are in its networks: delete"
+            " them, or send ?force=true, which takes them out",
+            sandboxIds=guests[:20],
         )
     _hide_contents(session, id)
     row.deleted_at = utc_now()
@@ -186,6 +199,15 @@ def _living_sandboxes(session: Session, id: str) -> list[str]:
     shown = (SandboxRow.session_id == id, col(SandboxRow.deleted_at).is_(None))
     placed = col(SandboxRow.status).in_(living)
     return list(session.exec(select(SandboxRow.id).where(*shown, placed)))
+
+
+def _guests(session: Session, id: str) -> list[str]:
+    """Sandboxes of other sessions, or of none, that are to be in networks of a session."""
+    going = [status for status in SandboxStatus if not status.ended]
+    here = (NetworkRow.session_id == id, col(NetworkRow.deleted_at).is_(None))
+    theirs = (SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(going))
+    foreign = col(SandboxRow.session_id).is_distinct_from(id)
+    return list(session.exec(select(SandboxRow.id).where(*here, *theirs, foreign)))
 
 
 def open_runs(session: Session, id: str) -> list[str]:

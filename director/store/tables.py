@@ -23,6 +23,9 @@ def _listed(name: str, *columns: str) -> Index:
     return Index(name, *columns, sqlite_where=shown, postgresql_where=shown)
 
 
+_QUEUED = text(f"status = '{RunStatus.QUEUED}'")
+
+
 class SessionRow(TimedRow, table=True):
     """A session; `expires_at` is judged at every read."""
 
@@ -117,6 +120,7 @@ class RunRow(TimedRow, table=True):
         Index("ix_runs_host_status", "host_id", "status"),
         Index("ix_runs_sandbox_status", "sandbox_id", "status"),
         Index("ix_runs_output_dropped", "output_dropped", "completed_at"),
+        Index("ix_runs_queued", "owner_id", sqlite_where=_QUEUED, postgresql_where=_QUEUED),
     )
 
     id: str = Field(primary_key=True)
@@ -135,7 +139,8 @@ class RunRow(TimedRow, table=True):
     image: str | None = None
     resolved_image: str | None = None
     effective_policy: Json | None = Field(default=None, sa_type=JsonOrNull)
-    """What counts for its sandbox, and how its host holds it, once that is made."""
+    """What counts for its sandbox, from when a host has taken it, and how that holds it, once it is
+    made."""
     sandbox_id: str | None = None
     """The sandbox that is not the run's own, but somebody's: it works in that one, or its own has
     become that at its end."""
@@ -473,10 +478,12 @@ class NetworkRow(TimedRow, table=True):
     __table_args__ = (
         _listed("ix_networks_owner", "owner_id", "id"),
         _listed("ix_networks_host", "host_id", "id"),
+        _listed("ix_networks_session", "session_id", "id"),
     )
 
     id: str = Field(primary_key=True)
     owner_id: str
+    session_id: str | None = None
     name: str
     description: str | None = None
     subnet: str

@@ -46,9 +46,18 @@ def left(store: Store) -> tuple[int, int]:
         return len(events.after(session, events.purged(session), 10_000)), answers
 
 
+async def drop_all(store: Store) -> None:
+    """As many rounds as it takes: each lasts a second at most, however little it did in that."""
+    retention = Retention(store, Kept(events=timedelta(days=7)), period=timedelta(0))
+    before = None
+    while (now := left(store)) != before:
+        before = now
+        await retention.drop_old()
+
+
 async def test_what_is_too_old_goes_and_the_rest_stays(store: Store) -> None:
     fill(store)
-    await Retention(store, Kept(events=timedelta(days=7))).drop_old()
+    await drop_all(store)
     assert left(store) == (300, 0)
 
 
@@ -64,7 +73,7 @@ async def test_it_looks_again_only_after_a_while(store: Store) -> None:
     fill(store)
     await retention.drop_old()
     assert left(store) == (1500, 1)
-    await Retention(store, Kept(events=timedelta(days=7))).drop_old()
+    await drop_all(store)
     assert left(store) == (300, 0)
 
 

@@ -290,7 +290,8 @@ async def test_a_retried_create_gives_the_network_that_was_made(
 
 
 async def test_what_happens_to_a_network_is_told(stack: Stack, host: ScriptedHost) -> None:
-    network = await made(stack)
+    parent = await stack.session()
+    network = await made(stack, sessionId=parent["id"])
     path = f"/networks/{network['id']}"
     await stack.call("POST", f"{path}/policies", {"name": "p"})
     await stack.call("POST", f"{path}/isolate")
@@ -305,7 +306,8 @@ async def test_what_happens_to_a_network_is_told(stack: Stack, host: ScriptedHos
     await stack.store.run(lambda s: tell_blocked(s, attempt, 3))
     await stack.call("DELETE", f"{path}?force=true")
 
-    log = "/events?after=0&types=sandbox_event,security_alert&limit=1000"
+    of_session = f"sessionId={parent['id']}&limit=1000"
+    log = f"/events?after=0&types=sandbox_event,security_alert&{of_session}"
     for _ in range(100):  # the log is shown as far as the API has read it
         frames = await stack.call("GET", log)
         mine = [each for each in frames if each["data"].get("networkId") == network["id"]]
@@ -325,6 +327,7 @@ async def test_what_happens_to_a_network_is_told(stack: Stack, host: ScriptedHos
     assert told == {
         "alert": "BLOCKED_CONNECTION",
         "networkId": network["id"],
+        "sessionId": parent["id"],
         "sandboxId": "sbx_7",
         "policyId": None,
         "reason": "isolated",
@@ -338,10 +341,39 @@ async def test_what_happens_to_a_network_is_told(stack: Stack, host: ScriptedHos
     (seen,) = await stack.call("GET", "/security/events?sandboxId=sbx_7")
     assert (seen["type"], seen["rule"], seen["count"]) == ("egress_blocked", "isolated", 3)
     assert (seen["severity"], seen["details"]["destination"]) == ("medium", "8.8.8.8")
-    changes = await stack.call("GET", "/security/events?type=policy_changed&limit=1000")
+    changes = await stack.call("GET", f"/security/events?type=policy_changed&{of_session}")
     mine = [each["message"] for each in changes if each["rule"] == network["id"]]
     assert mine[0].endswith(": isolated")
     assert "added" in mine[1]
+
+
+async def test_a_network_of_a_session_is_listed_there_and_goes_with_it(
+    stack: Stack, host: ScriptedHost, operator: httpx.AsyncClient, refused: Refusal
+) -> None:
+    parent, other = await stack.session(), await stack.session()
+    network, free = await made(stack, sessionId=parent["id"]), await made(stack)
+    assert (network["sessionId"], free["sessionId"]) == (parent["id"], None)
+    for id, listed in ((parent["id"], [network["id"]]), (other["id"], []), ("ses_1", [])):
+        shown = await stack.call("GET", f"/networks?sessionId={id}")
+        assert [each["id"] for each in shown] == listed
+    theirs = await operator.post("/networks", json={"name": "n", "sessionId": parent["id"]})
+    refused(theirs, 404, "NOT_FOUND")
+
+    inside = {"networkMode": network["id"], "sessionId": other["id"]}
+    guest = await stack.call("POST", "/sandboxes", inside)
+    there = f"/sessions/{parent['id']}"
+    kept = refused(await stack.http.delete(there), 409, "CONFLICT")
+    assert kept["sandboxIds"] == [guest["id"]]
+    assert (await stack.call("GET", f"/networks/{network['id']}"))["status"] == "active"
+    await stack.call("DELETE", f"{there}?force=true")
+    assert (await stack.http.get(f"/networks/{network['id']}")).status_code == 404
+    assert {*host.bridges} == {*host.applied} == {free["id"]}
+    late = await stack.http.post("/networks", json={"name": "n", "sessionId": parent["id"]})
+    refused(late, 404, "NOT_FOUND")
+    await stack.call("DELETE", f"/sandboxes/{guest['id']}")
+    await made(stack, sessionId=other["id"])
+    await stack.call("DELETE", f"/sessions/{other['id']}")
+    assert {*host.bridges} == {free["id"]}, "what nobody else is in keeps no session"
 
 
 async def test_the_counters_of_rules_are_shown(stack: Stack, host: ScriptedHost) -> None:

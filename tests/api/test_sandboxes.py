@@ -497,10 +497,10 @@ async def test_more_sandboxes_than_the_quota_and_other_images_than_allowed_are_r
         assert details["field"] == "config.sandbox.image"
 
 
-async def test_runs_that_will_keep_their_sandboxes_count_in_the_quota(
+async def test_runs_count_in_the_quotas_while_they_are_queued_and_where_they_keep_sandboxes(
     tmp_path: Path, refused: Refusal
 ) -> None:
-    async with alone(tmp_path, DIRECTOR_SANDBOX_QUOTA="1") as api:
+    async with alone(tmp_path, DIRECTOR_SANDBOX_QUOTA="1", DIRECTOR_RUN_QUOTA="2") as api:
         session = await api.http.post("/sessions", json={"type": "director", "name": "s"})
         step = {"type": "execute", "command": "x"}
         body = {"sessionId": session.json()["data"]["id"], "name": "w", "steps": [step]}
@@ -513,3 +513,9 @@ async def test_runs_that_will_keep_their_sandboxes_count_in_the_quota(
         details = refused(starts[1], 409, "CONFLICT")
         assert (details["quota"], details["limit"]) == ("sandboxes", 1)
         refused(await api.http.post("/sandboxes?wait=0", json={}), 409, "CONFLICT")
+        for _ in range(2):
+            plain = (await api.http.post("/workflows", json=body)).json()["data"]["id"]
+            starts.append(await api.http.post(f"/workflows/{plain}/start"))
+        assert starts[2].status_code == 202
+        details = refused(starts[3], 409, "CONFLICT")
+        assert (details["quota"], details["limit"]) == ("runs", 2)

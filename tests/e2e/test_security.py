@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import docker
 import pytest
 from e2e.installation import Data, Installation
 from support.waiting import until
@@ -88,28 +89,52 @@ def test_a_profile_is_enforced_in_a_living_sandbox_and_a_new_container_keeps_the
     until(lambda: not [one for one in director.containers() if id in one], "it is gone")
 
 
-def test_a_network_that_is_forbidden_is_taken_from_a_sandbox_with_its_container(
+def test_a_network_that_is_forbidden_is_taken_from_what_runs_and_does_not_come_back(
     director: Installation,
 ) -> None:
     director.user.token()
     call = director.user.call
     id = call("POST", "/sandboxes?wait=30", {"networkMode": "bridge"})["id"]
+    place = f"/sandboxes/{id}/execute"
 
     def interfaces() -> list[str]:
         body = {"command": "ls /sys/class/net"}
-        return str(call("POST", f"/sandboxes/{id}/execute", body)["stdout"]).split()
+        return str(call("POST", place, body)["stdout"]).split()
 
+    (network,) = call("GET", "/networks")
+    dial = f"exec 3<>/dev/tcp/{network['gateway']}/9; echo $?"
     assert interfaces() == ["eth0", "lo"]
+    call("POST", place, {"command": BEATS, "async": True, "timeout": 600_000})
+    beats = Path(director.home, "sandboxes", id, "workspace", "beats")
+    until(beats.exists, "it beats")
     body = {"name": "no network", "level": "low", "constraints": {"allowNetwork": False}}
     profile = call("POST", "/security/profiles", body)["id"]
-    path, scope = f"/security/policies/{profile}/enforce", {"sandboxId": id}
-    asked = call("POST", path, {"scope": scope})
-    assert asked["requiresRestart"][0]["fields"][0] == "allowNetwork"
-    assert interfaces() == ["eth0", "lo"]
-    done = call("POST", path, {"scope": scope, "recreate": True})
+    asked = {"scope": {"sandboxId": id}}
+    done = call("POST", f"/security/policies/{profile}/enforce", asked)
     assert "allowNetwork" in done["applied"][0]["fields"]
+    assert done["requiresRestart"] == done["violations"] == []
+
     assert interfaces() == ["lo"]
+    refused = call("POST", place, {"command": ["bash", "-c", dial]})
+    assert "unreachable" in refused["stderr"].lower()
+    seen = beats.stat().st_size
+    until(lambda: beats.stat().st_size > seen, "what ran goes on")
     shown = call("GET", f"/sandboxes/{id}")
     assert (shown["networkMode"], shown["effectivePolicy"]["networkMode"]) == ("none", "none")
     until(lambda: call("GET", "/networks") == [], "the network that was made for it goes")
+
+    (container,) = [one for one in director.containers() if id in one]
+    kill(container)
+    commands = f"/sandboxes/{id}/executions?limit=100"
+    until(
+        lambda: "running" not in {one["status"] for one in call("GET", commands)},
+        "the command was lost with its container, which is started again",
+    )
+    assert interfaces() == ["lo"]
     call("DELETE", f"/sandboxes/{id}")
+
+
+def kill(container: str) -> None:
+    engine = docker.from_env()
+    engine.api.kill(container)
+    engine.close()

@@ -74,7 +74,7 @@ class Host:
             detach=True,
             init=True,
             cap_drop=["ALL"],
-            network=self.networks.ready(network_id),
+            network=self.networks.joining(network_id).name,
             labels={
                 "director.installation": self.installation,
                 "director.sandbox": f"sbx_{uuid.uuid4().hex[:8]}",

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import IPv4Network
 
 import pytest
 
+from director.domain.errors import ConflictError
 from director.domain.lifetimes import SandboxCreate, SandboxEnd, SandboxStatus
 from director.domain.networks import NetworkCreate
 from director.domain.users import Principal, Role
@@ -95,3 +97,18 @@ def test_a_network_on_demand_is_one_for_each_owner_and_host_and_goes_with_its_la
         networks.drop_unused(session, "one")
         assert session.get_one(NetworkRow, mine).deleted_at is not None
         assert session.get_one(NetworkRow, network).deleted_at is None
+
+
+def test_networks_are_taken_from_the_pool_as_many_as_the_quota(
+    store: Store, host: Callable[..., str], network: str
+) -> None:
+    pool = IPv4Network("192.168.16.0/20")
+    with store.write() as session:
+        made = networks.create(session, ANN, NetworkCreate(name="m"), pool, 2)
+        assert made.subnet == "192.168.16.0/24"
+        assert networks.on_demand(session, "usr_2", "one", pool).subnet == "192.168.17.0/24"
+        networks.move(session, network, [IPv4Network("192.168.18.0/24")], pool)
+        assert session.get_one(NetworkRow, network).subnet == "192.168.19.0/24"
+    with pytest.raises(ConflictError) as refused, store.write() as session:
+        networks.create(session, ANN, NetworkCreate(name="o"), pool, 2)
+    assert refused.value.details == {"quota": "networks", "limit": 2}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError as InvalidBody
+from sqlmodel import select
 
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.lifetimes import SandboxCreate, SandboxEnd, SandboxStatus
@@ -18,7 +19,7 @@ from director.domain.users import Principal, Role
 from director.store import enforcement, networks, placement, sandboxes, security, sessions
 from director.store.enforcement import Begun, ChangedError
 from director.store.engine import Store
-from director.store.tables import SandboxRow
+from director.store.tables import EnforcementRow, SandboxRow
 
 ANN = Principal(user_id="usr_1", username="ann", role=Role.OPERATOR, login_id="lgn_1")
 BEN = Principal(user_id="usr_2", username="ben", role=Role.OPERATOR, login_id="lgn_2")
@@ -337,3 +338,38 @@ def test_a_sandbox_that_may_have_no_network_any_more_is_in_none(
     named = SandboxNetwork(name="n")
     spec = SandboxSpec(id=id, image="i", owner_id=id, network=named)
     assert spec.under(policy(store, id)).network is None
+
+
+def test_what_was_enforced_is_forgotten_with_whatever_it_was_enforced_on(
+    store: Store,
+    profile: Callable[..., str],
+    parent: Callable[..., str],
+    running: Callable[..., str],
+) -> None:
+    strict, kept, gone = profile(), parent(), parent()
+    works, inside, ended = running(), running(sessionId=gone), running(sessionId=kept)
+    for scope in ({"sessionId": kept}, {"sessionId": gone}):
+        enforce(store, strict, scope=scope)
+    for id in (works, inside, ended):
+        with store.write() as session:
+            row = session.get_one(SandboxRow, id)
+            enforcement.apply(session, row, strict, sandboxes.policy_of(row))
+
+    def end(id: str) -> None:
+        with store.write() as session:
+            end = SandboxEnd(sandbox_id=id, status=SandboxStatus.EXPIRED)
+            sandboxes.settle(session, end)
+
+    def left() -> set[str]:
+        with store.write() as session:
+            while enforcement.purge(session, 1):
+                pass
+            return set(session.exec(select(EnforcementRow.subject)))
+
+    end(ended)
+    with store.write() as session:
+        sessions.delete(session, ANN, gone, None, force=True)
+        sandboxes.want_delete_all(session, gone)
+    assert left() == {kept, gone, works, inside}, "nothing slips through while it ends"
+    end(inside)
+    assert left() == {kept, works}

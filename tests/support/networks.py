@@ -80,6 +80,10 @@ class ScriptedHost:
         del resolvers
         self.known[sandbox_id] = names
 
+    def detach(self, network_id: str, sandbox_id: str) -> None:
+        self.inside.get(network_id, {}).pop(sandbox_id, None)
+        self.order.append(f"detached {sandbox_id}")
+
     def remove(self, network_id: str) -> None:
         self.bridges.pop(network_id, None)
         self.inside.pop(network_id, None)
