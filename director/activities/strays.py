@@ -17,8 +17,6 @@ from temporalio.service import RPCError, RPCStatusCode
 from director.activities.lifetimes import Lifetimes
 from director.activities.rounds import each
 from director.domain import names
-from director.domain.base import Json
-from director.domain.failures import FailureCode
 from director.domain.lifetimes import ExecutionStatus, SandboxEnd, SandboxStatus
 from director.domain.times import rfc3339, utc_now
 from director.sandbox.runtime import SandboxError
@@ -28,6 +26,7 @@ from director.store.tables import ExecutionRow, SandboxRow
 from director.temporal.executions import closed_as
 from director.temporal.sandboxes import (
     activity_is_over,
+    start_ending,
     start_execution,
     start_sandbox,
     start_steering,
@@ -40,10 +39,6 @@ T = TypeVar("T")
 _YOUNG = timedelta(seconds=5)
 _BATCH, _COMMANDS = 50, 200
 _NO_ROW = "Director's database has no such sandbox"
-_TERMINATED: Json = {
-    "code": FailureCode.TERMINATED,
-    "message": "what followed the command was ended in Temporal",
-}
 
 
 @dataclass
@@ -68,7 +63,7 @@ class Strays:
             self.follow_commands,
             self.send_wishes,
             self.settle_closed_sandboxes,
-            self.end_orphaned_sandboxes,
+            self.end_left_workflows,
         )
 
     async def start_sandboxes(self) -> None:
@@ -76,7 +71,8 @@ class Strays:
         await each(await self._open(begun=False, age=_YOUNG), self._start)
 
     async def follow_commands(self) -> None:
-        """Start the commands that nobody follows, and end those whose activity was ended."""
+        """Start the commands that nobody follows, and have those killed whose activity was
+        ended."""
         wanted = partial(executions.open_ones, age=_YOUNG, limit=_COMMANDS)
         found = await asyncio.to_thread(self._read, wanted)
         await each(found, self._follow)
@@ -94,8 +90,9 @@ class Strays:
             found = {execution.id async for execution in self.client.list_workflows(query)}
             await each(sorted(found), self._close)
 
-    async def end_orphaned_sandboxes(self) -> None:
-        """Terminate workflows of sandboxes that the database does not have."""
+    async def end_left_workflows(self) -> None:
+        """End the workflows of sandboxes that have ended without their host, and terminate those of
+        sandboxes that the database does not have."""
         if time.monotonic() - self._orphans_at < self.orphan_period.total_seconds():
             return
         self._orphans_at = time.monotonic()
@@ -107,6 +104,7 @@ class Strays:
             some = ids[start : start + _BATCH]
             known = await asyncio.to_thread(self._read, partial(sandboxes.known, ids=some))
             await each([id for id in some if id not in known], self._terminate)
+            await each([id for id, status in known.items() if status.ended], self._end)
 
     def settle_here(self) -> None:
         """Settle those that have ended in Temporal and are on this host. Raises SandboxError after
@@ -155,20 +153,20 @@ class Strays:
         else:
             over = await activity_is_over(self.client, row.id)
         if over:
-            end = partial(
-                executions.end, id=row.id, status=ExecutionStatus.FAILED, error=_TERMINATED
-            )
-            await asyncio.to_thread(self.store.transact, end)
+            await start_ending(self.client, row.id, host_id)
 
     async def _send(self, row: SandboxRow) -> None:
         if row.delete_wanted:
-            try:
-                await self.client.get_workflow_handle(row.id).signal(names.END)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
+            await self._end(row.id)
         elif row.intents > row.steered and row.host_id is not None:
             await start_steering(self.client, row.id, row.intents, row.host_id)
+
+    async def _end(self, id: str) -> None:
+        try:
+            await self.client.get_workflow_handle(id).signal(names.END)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
     async def _close(self, id: str) -> None:
         """Settle a sandbox whose workflow is closed: visibility may be wrong, describe is not."""
