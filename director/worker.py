@@ -148,7 +148,7 @@ class WorkerHost:
         steps, settle = [self._steps.run_step], [self._runs.settle, self._lifetimes.settle]
         first = [*steps, self._lifetimes.create]
         control = [*settle, self._lifetimes.steer, self._lifetimes.measure]
-        control.append(self._enforcements.enforce)
+        control += [self._enforcements.enforce, self._executions.end]
         commands = [self._executions.execute, self._lifetimes.create]
         commands += [self._files.write, self._files.read]
         notes = [

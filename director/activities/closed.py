@@ -6,12 +6,12 @@ import structlog
 from sqlmodel import col, select
 from temporalio.client import WorkflowExecutionStatus
 
+from director.activities.rounds import all_tried
 from director.activities.sandboxes import Sandboxes
 from director.activities.settling import settle_here
 from director.activities.telling import Signals
 from director.domain.failures import FailureCode
 from director.domain.runs import RunStatus, SettleInput
-from director.sandbox.runtime import SandboxError
 from director.store import locks, placement, runs, settling
 from director.store.engine import Store
 from director.store.sessions import still_open
@@ -58,14 +58,7 @@ class ClosedRuns:
         with self.store.read() as session:
             closed = select(RunRow.id).where(col(RunRow.closed_as).is_not(None), *mine)
             found = list(session.exec(closed))
-        failed: SandboxError | None = None
-        for run_id in found:
-            try:
-                self._settle_here(run_id)
-            except SandboxError as error:
-                failed = error
-        if failed is not None:
-            raise failed
+        all_tried(found, self._settle_here)
 
     def _settle_here(self, run_id: str) -> bool:
         """Settle a run unless another host has its sandbox; False then."""

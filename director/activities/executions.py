@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import OperationalError
 from sqlmodel import Session
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
 from director.activities.heartbeat import Beat, detached, heartbeating
 from director.activities.lifetimes import Lifetimes
@@ -38,6 +39,10 @@ _LOST: Json = {
     "message": "the sandbox's container ended under the command; it is not run again",
 }
 _CANCELLED: Json = {"code": FailureCode.CANCELLED, "message": "it was cancelled"}
+_TERMINATED: Json = {
+    "code": FailureCode.TERMINATED,
+    "message": "its activity was ended in Temporal, and the command was killed",
+}
 _STATUS = {Cause.TIMEOUT: ExecutionStatus.TIMED_OUT, Cause.KILLED: ExecutionStatus.CANCELLED}
 
 
@@ -72,6 +77,44 @@ class Executions:
         code = (row.result or {}).get("exitCode")
         return ExecutionOutcome(status=ExecutionStatus(row.status), exit_code=code)
 
+    @activity.defn(name=names.END_EXECUTION, no_thread_cancel_exception=True)
+    def end(self, asked: ExecutionInput) -> None:
+        """Kill a command that nobody follows any more, since its activity was ended in Temporal,
+        and write what it came to."""
+        id, here = asked.execution_id, self.lifetimes.sandboxes
+        with structlog.contextvars.bound_contextvars(execution_id=id), heartbeating():
+            opened = here.store.transact(lambda session: executions.take_over(session, id))
+            if not opened.go:
+                return
+            here.runtime.quiet(opened.sandbox.id, lambda command_id: command_id == id)
+            attempt = opened.execution.activity_attempt
+            recorder = self._recorder(id, attempt)
+            end = _End(ExecutionStatus.CANCELLED, self._last_words(opened, recorder), _TERMINATED)
+            self._closed(id, attempt, end, recorder)
+            log.warning("a command is killed, its activity was ended in Temporal")
+
+    def _last_words(self, opened: Opened, recorder: OutputRecorder) -> CommandResult | None:
+        """What a killed command came to, its output taken over; None where it never began, or has
+        replaced its own records."""
+        row = opened.execution
+        execution = self.lifetimes.sandboxes.runtime.begun(opened.sandbox.id, row.id)
+        if execution is None:
+            return None
+        try:
+            result = execution.wait(_KILL_WAIT)
+            recorder.record(execution, everything=True)
+        except SandboxError as error:
+            if error.retryable:
+                raise
+            return None
+        return result
+
+    def _recorder(self, id: str, attempt: int) -> OutputRecorder:
+        here = self.lifetimes.sandboxes
+        return OutputRecorder(
+            here.store, here.blobs, (id, 0, 1), lambda s: executions.require(s, id, attempt)
+        )
+
     def _is_wanted(self, id: str) -> bool:
         try:
             with self.lifetimes.store.read() as session:
@@ -82,13 +125,11 @@ class Executions:
 
     def _performed(self, opened: Opened, attempt: int, beat: Beat) -> ExecutionRow:
         row, here = opened.execution, self.lifetimes.sandboxes
-        recorder = OutputRecorder(
-            here.store, here.blobs, (row.id, 0, 1), lambda s: executions.require(s, row.id, attempt)
-        )
+        recorder = self._recorder(row.id, attempt)
         try:
             with recorder.keeping():
                 execution = here.runtime.run(opened.sandbox.id, _command(opened))
-                result = self._followed(execution, recorder, beat)
+                result = self._held(row.id, execution, recorder, beat)
         except SandboxError as failure:
             if failure.retryable:
                 raise
@@ -102,6 +143,18 @@ class Executions:
             error = _CANCELLED if status is ExecutionStatus.CANCELLED else None
             end = _End(status, result, error)
         return self._closed(row.id, attempt, end, recorder)
+
+    def _held(
+        self, id: str, execution: Execution, recorder: OutputRecorder, beat: Beat
+    ) -> CommandResult:
+        """Follow a command; one that was ended before it had begun is killed, since whoever ended
+        it found nothing to kill."""
+        try:
+            return self._followed(execution, recorder, beat)
+        except (ApplicationError, StaleExecutionError):
+            if not self._is_wanted(id):
+                execution.kill()
+            raise
 
     def _followed(
         self, execution: Execution, recorder: OutputRecorder, beat: Beat

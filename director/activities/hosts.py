@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from temporalio.client import Client
@@ -17,6 +17,8 @@ from director.domain.hosts import LEASE, Capacity
 from director.store import hosts
 
 log = structlog.get_logger()
+
+Registration = tuple[datetime, int]
 
 _LAST_ROUND_SECONDS = 5
 """How long the end waits for a round that is at work."""
@@ -49,9 +51,9 @@ class HostKeeper:
         self._store, self._host_id = sandboxes.store, sandboxes.host_id
         self._reaper = Reaper(client, sandboxes, age=periods.age)
         self._capacity, self._periods = capacity, periods
-        self._epoch: int | None = None
-        self._swept: int | None = None
-        """The epoch in which the host's sandboxes were last gone through."""
+        self._registration: Registration | None = None
+        self._swept: Registration | None = None
+        """The one in which the host's sandboxes were last gone through."""
         self._lease = Complaint("the host's lease is not renewed", "the host's lease is renewed")
         self._sweep = Complaint("sandboxes that this host has lost are left", "they are removed")
         what = "what was ended in Temporal is left"
@@ -89,21 +91,21 @@ class HostKeeper:
     def _hold_lease(self) -> None:
         length = self._periods.lease
         with self._store.write() as session:
-            epoch = hosts.renew(session, self._host_id, length) if self._epoch else None
-            if epoch is None:
-                epoch = hosts.register(session, self._host_id, self._capacity, length).epoch
-        if epoch != self._epoch:
-            log.info("host registered", host=self._host_id, epoch=epoch)
-            self._epoch = epoch
+            row = hosts.renew(session, self._host_id, length) if self._registration else None
+            row = row or hosts.register(session, self._host_id, self._capacity, length)
+            registration = row.registration
+        if registration != self._registration:
+            log.info("host registered", host=self._host_id, epoch=registration[1])
+            self._registration = registration
 
     def _swept_since_registered(self) -> bool:
         """Remove what was lost with the last lease; False where that is to be tried again."""
-        epoch = self._epoch
-        if epoch is None or epoch == self._swept:
-            return epoch is not None
+        registration = self._registration
+        if registration is None or registration == self._swept:
+            return registration is not None
         if not _done(self._sweep, self._reaper.sweep):
             return False
-        self._swept = epoch
+        self._swept = registration
         return True
 
     def _put_in_order(self) -> None:

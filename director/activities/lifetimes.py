@@ -19,11 +19,11 @@ from director.domain.lifetimes import (
     CreateOutcome,
     Metrics,
     SandboxEnd,
+    SandboxSettled,
     SandboxStatus,
     SteerInput,
 )
 from director.domain.policies import NetworkMode
-from director.domain.runs import SettleOutcome
 from director.networks.filter import FilterError
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
 from director.store import executions, networks, placement, sandboxes
@@ -186,10 +186,13 @@ class Lifetimes:
         log.info("sandbox steered", sandbox_id=row.id, status=status)
 
     @activity.defn(name=names.SETTLE_SANDBOX, no_thread_cancel_exception=True)
-    def settle(self, end: SandboxEnd) -> SettleOutcome:
+    def settle(self, end: SandboxEnd) -> SandboxSettled:
         """Stop and remove a sandbox, then write its end: of one that has ended nothing is left."""
         with heartbeating():
-            return SettleOutcome(host_id=self.settle_here(end))
+            elsewhere = self.settle_here(end)
+        with self.store.read() as session:
+            status = sandboxes.present(session, end.sandbox_id)
+        return SandboxSettled(host_id=elsewhere, status=status)
 
     def settle_here(self, end: SandboxEnd) -> str | None:
         """The same, unless another host has the sandbox, which is given then."""

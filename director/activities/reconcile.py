@@ -1,7 +1,6 @@
 """Rows and executions brought together again: what a crash between the two left apart."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,15 +13,21 @@ from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.activities.closed import ClosedRuns
-from director.activities.rounds import each, why
+from director.activities.rounds import ORPHAN_PERIOD, Seldom, each, why
 from director.domain import names
 from director.domain.runs import RunInput, RunState, RunStatus
-from director.domain.times import rfc3339, utc_now
+from director.domain.times import utc_now
 from director.store import runs
 from director.store.engine import Store
 from director.store.sessions import still_open
 from director.store.tables import RunRow
-from director.temporal.executions import closed_as, is_over
+from director.temporal.executions import (
+    closed_among,
+    closed_as,
+    is_over,
+    open_ones,
+    terminate,
+)
 from director.temporal.launch import start_run
 
 log = structlog.get_logger()
@@ -35,9 +40,6 @@ _YOUNG = timedelta(seconds=5)
 
 _PART_SECONDS = 15
 """What one part of a round may take, so that the others have their turn."""
-
-_BATCH = 50
-_PAGE = 500
 
 _SLIM = [
     defer(column)  # type: ignore[arg-type]
@@ -59,16 +61,14 @@ class ReconcileActivities:
     more: Sequence[Part] = ()
     """Further parts of each round, after the others."""
     orphan_age: timedelta = timedelta(seconds=60)
-    orphan_period: timedelta = timedelta(seconds=60)
-    _orphans_at: float = field(default=float("-inf"), init=False)
+    _orphans: Seldom = field(default_factory=lambda: Seldom(ORPHAN_PERIOD), init=False)
 
     @activity.defn(name=names.RECONCILE)
     async def reconcile(self) -> None:
         """One round; a part that fails is logged and keeps none of the others from its work."""
         for part in (self._start_queued, self._send_intents, self._settle_closed, *self.more):
             await self._attempted(part)
-        if time.monotonic() - self._orphans_at >= self.orphan_period.total_seconds():
-            self._orphans_at = time.monotonic()
+        if self._orphans.due():
             await self._attempted(self._end_orphans)
 
     async def _attempted(self, part: Part) -> None:
@@ -137,11 +137,8 @@ class ReconcileActivities:
     async def _settle_closed(self) -> None:
         # young ones too: a run writes its end before its execution closes
         begun = await self._open_runs(begun=True, age=timedelta(0))
-        for start in range(0, len(begun), _BATCH):
-            ids = ", ".join(f"'{run.id}'" for run in begun[start : start + _BATCH])
-            query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
-            found = {execution.id async for execution in self.client.list_workflows(query)}
-            await each(sorted(found), self._close)
+        async for found in closed_among(self.client, [run.id for run in begun]):
+            await each(found, self._close)
 
     async def _close(self, run_id: str) -> None:
         """Settle a run whose execution is closed: visibility may be wrong, describe is not."""
@@ -151,27 +148,14 @@ class ReconcileActivities:
 
     async def _end_orphans(self) -> None:
         """Terminate executions of runs that the database does not have."""
-        begun = rfc3339(utc_now() - self.orphan_age)
-        query = f"WorkflowType = '{names.RUN_WORKFLOW}' AND ExecutionStatus = 'Running'"
-        pages = self.client.list_workflows(f"{query} AND StartTime < '{begun}'", page_size=_PAGE)
-        while True:
-            await pages.fetch_next_page()
-            page = list(pages.current_page or ())
+        async for page in open_ones(self.client, names.RUN_WORKFLOW, self.orphan_age):
             known = await asyncio.to_thread(self._known, [one.id for one in page])
             await each([one for one in page if one.id not in known], self._terminate)
-            if not pages.next_page_token:
-                return
 
     def _known(self, run_ids: list[str]) -> set[str]:
         with self.store.read() as session:
             return set(session.exec(select(RunRow.id).where(col(RunRow.id).in_(run_ids))))
 
     async def _terminate(self, execution: WorkflowExecution) -> None:
-        handle = self.client.get_workflow_handle(execution.id, run_id=execution.run_id)
-        try:
-            await handle.terminate(reason=_NO_ROW)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return  # it has ended meanwhile
-            raise
-        log.warning("execution terminated", run_id=execution.id, why=_NO_ROW)
+        if await terminate(self.client, execution, _NO_ROW):
+            log.warning("execution terminated", run_id=execution.id, why=_NO_ROW)

@@ -1,14 +1,21 @@
 """What the parts of a round of reconcile have in common."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import timedelta
 from typing import TypeVar
 
 import structlog
 
+from director.sandbox.runtime import SandboxError
+
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+ORPHAN_PERIOD = timedelta(seconds=60)
+"""How often executions are looked for that the database does not know."""
 
 _AT_ONCE = 8
 
@@ -26,6 +33,34 @@ async def each(items: Iterable[T], work: Callable[[T], Awaitable[None]]) -> None
                 log.warning("reconcile failed for one", id=_id(item), why=why(error))
 
     await asyncio.gather(*(done(item) for item in items))
+
+
+def all_tried(ids: Iterable[str], work: Callable[[str], object]) -> None:
+    """Do the work for all, one after the other. Raises the last SandboxError after all were
+    tried."""
+    failed: SandboxError | None = None
+    for id in ids:
+        try:
+            work(id)
+        except SandboxError as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+class Seldom:
+    """What is due at once, and then once in a period."""
+
+    def __init__(self, period: timedelta) -> None:
+        self._period, self._next = period.total_seconds(), float("-inf")
+
+    def due(self) -> bool:
+        """Whether it is to be done now; it counts as done then."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + self._period
+        return True
 
 
 def why(error: Exception) -> str:

@@ -2,7 +2,6 @@
 Temporal: what a crash between the two left apart. Parts of each round of reconcile."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,23 +10,20 @@ from typing import TypeVar
 
 import structlog
 from sqlmodel import Session, col, select
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.activities.lifetimes import Lifetimes
-from director.activities.rounds import each
+from director.activities.rounds import ORPHAN_PERIOD, Seldom, all_tried, each
 from director.domain import names
-from director.domain.base import Json
-from director.domain.failures import FailureCode
 from director.domain.lifetimes import ExecutionStatus, SandboxEnd, SandboxStatus
-from director.domain.times import rfc3339, utc_now
-from director.sandbox.runtime import SandboxError
 from director.store import executions, locks, placement, sandboxes
 from director.store.engine import Store
 from director.store.tables import ExecutionRow, SandboxRow
-from director.temporal.executions import closed_as
+from director.temporal.executions import closed_among, closed_as, open_ones, terminate
 from director.temporal.sandboxes import (
     activity_is_over,
+    start_ending,
     start_execution,
     start_sandbox,
     start_steering,
@@ -38,12 +34,8 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 _YOUNG = timedelta(seconds=5)
-_BATCH, _COMMANDS = 50, 200
+_COMMANDS = 200
 _NO_ROW = "Director's database has no such sandbox"
-_TERMINATED: Json = {
-    "code": FailureCode.TERMINATED,
-    "message": "what followed the command was ended in Temporal",
-}
 
 
 @dataclass
@@ -53,8 +45,7 @@ class Strays:
     client: Client
     lifetimes: Lifetimes
     orphan_age: timedelta = timedelta(seconds=60)
-    orphan_period: timedelta = timedelta(seconds=60)
-    _orphans_at: float = field(default=float("-inf"), init=False)
+    _orphans: Seldom = field(default_factory=lambda: Seldom(ORPHAN_PERIOD), init=False)
 
     @property
     def store(self) -> Store:
@@ -68,7 +59,7 @@ class Strays:
             self.follow_commands,
             self.send_wishes,
             self.settle_closed_sandboxes,
-            self.end_orphaned_sandboxes,
+            self.end_left_workflows,
         )
 
     async def start_sandboxes(self) -> None:
@@ -76,7 +67,8 @@ class Strays:
         await each(await self._open(begun=False, age=_YOUNG), self._start)
 
     async def follow_commands(self) -> None:
-        """Start the commands that nobody follows, and end those whose activity was ended."""
+        """Start the commands that nobody follows, and have those killed whose activity was
+        ended."""
         wanted = partial(executions.open_ones, age=_YOUNG, limit=_COMMANDS)
         found = await asyncio.to_thread(self._read, wanted)
         await each(found, self._follow)
@@ -88,25 +80,19 @@ class Strays:
     async def settle_closed_sandboxes(self) -> None:
         """Settle the sandboxes whose workflow has ended without."""
         begun = await self._open(begun=True, age=timedelta(0))
-        for start in range(0, len(begun), _BATCH):
-            ids = ", ".join(f"'{row.id}'" for row in begun[start : start + _BATCH])
-            query = f"WorkflowId IN ({ids}) AND ExecutionStatus != 'Running'"
-            found = {execution.id async for execution in self.client.list_workflows(query)}
-            await each(sorted(found), self._close)
+        async for found in closed_among(self.client, [row.id for row in begun]):
+            await each(found, self._close)
 
-    async def end_orphaned_sandboxes(self) -> None:
-        """Terminate workflows of sandboxes that the database does not have."""
-        if time.monotonic() - self._orphans_at < self.orphan_period.total_seconds():
+    async def end_left_workflows(self) -> None:
+        """End the workflows of sandboxes that have ended without their host, and terminate those of
+        sandboxes that the database does not have."""
+        if not self._orphans.due():
             return
-        self._orphans_at = time.monotonic()
-        begun = rfc3339(utc_now() - self.orphan_age)
-        query = f"WorkflowType = '{names.SANDBOX_WORKFLOW}' AND ExecutionStatus = 'Running'"
-        found = self.client.list_workflows(f"{query} AND StartTime < '{begun}'")
-        ids = [execution.id async for execution in found]
-        for start in range(0, len(ids), _BATCH):
-            some = ids[start : start + _BATCH]
-            known = await asyncio.to_thread(self._read, partial(sandboxes.known, ids=some))
-            await each([id for id in some if id not in known], self._terminate)
+        async for page in open_ones(self.client, names.SANDBOX_WORKFLOW, self.orphan_age):
+            ids = [one.id for one in page]
+            known = await asyncio.to_thread(self._read, partial(sandboxes.known, ids=ids))
+            await each([one for one in page if one.id not in known], self._terminate)
+            await each([id for id, status in known.items() if status.ended], self._end)
 
     def settle_here(self) -> None:
         """Settle those that have ended in Temporal and are on this host. Raises SandboxError after
@@ -119,14 +105,7 @@ class Strays:
         )
         with self.store.read() as session:
             found = list(session.exec(select(SandboxRow.id).where(*closed)))
-        failed: SandboxError | None = None
-        for id in found:
-            try:
-                self._settle(id)
-            except SandboxError as error:
-                failed = error
-        if failed is not None:
-            raise failed
+        all_tried(found, self._settle)
 
     def _read(self, query: Callable[[Session], T]) -> T:
         with self.store.read() as session:
@@ -155,20 +134,20 @@ class Strays:
         else:
             over = await activity_is_over(self.client, row.id)
         if over:
-            end = partial(
-                executions.end, id=row.id, status=ExecutionStatus.FAILED, error=_TERMINATED
-            )
-            await asyncio.to_thread(self.store.transact, end)
+            await start_ending(self.client, row.id, host_id)
 
     async def _send(self, row: SandboxRow) -> None:
         if row.delete_wanted:
-            try:
-                await self.client.get_workflow_handle(row.id).signal(names.END)
-            except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
-                    raise
+            await self._end(row.id)
         elif row.intents > row.steered and row.host_id is not None:
             await start_steering(self.client, row.id, row.intents, row.host_id)
+
+    async def _end(self, id: str) -> None:
+        try:
+            await self.client.get_workflow_handle(id).signal(names.END)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
 
     async def _close(self, id: str) -> None:
         """Settle a sandbox whose workflow is closed: visibility may be wrong, describe is not."""
@@ -204,11 +183,6 @@ class Strays:
 
         self.lifetimes.signals.granted(self.store.transact(settle))
 
-    async def _terminate(self, id: str) -> None:
-        try:
-            await self.client.get_workflow_handle(id).terminate(reason=_NO_ROW)
-        except RPCError as error:
-            if error.status is RPCStatusCode.NOT_FOUND:
-                return
-            raise
-        log.warning("workflow terminated", sandbox_id=id, why=_NO_ROW)
+    async def _terminate(self, execution: WorkflowExecution) -> None:
+        if await terminate(self.client, execution, _NO_ROW):
+            log.warning("workflow terminated", sandbox_id=execution.id, why=_NO_ROW)

@@ -2,7 +2,7 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -26,7 +26,6 @@ from director.api.outputs import (
 )
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
-from director.api.sandboxes import awaited
 from director.api.state import (
     BlobsDep,
     GatewayDep,
@@ -36,6 +35,7 @@ from director.api.state import (
     StoreDep,
     WaitDep,
 )
+from director.api.waiting import HOST_LOOK_SECONDS, awaited
 from director.blobs.store import Blobs
 from director.domain.base import Json
 from director.domain.errors import (
@@ -43,6 +43,7 @@ from director.domain.errors import (
     ConflictError,
     DeadlineError,
     GoneError,
+    HostAwayError,
     NotFoundError,
     UnavailableError,
 )
@@ -50,7 +51,7 @@ from director.domain.lifetimes import ExecuteBody, Execution, ExecutionStatus
 from director.domain.outputs import STREAMS, OutputCursor
 from director.domain.pages import Pagination
 from director.domain.sandboxes import Cause
-from director.store import executions, outputs, sandboxes, security_events, users
+from director.store import away, executions, outputs, sandboxes, security_events, users
 from director.store.idempotency import Reply
 from director.store.tables import ExecutionRow, OutputRow, SandboxRow
 
@@ -87,13 +88,18 @@ class Shown:
         row, found = await self.store.fetch(lambda s: _looked(s, id))
         return await asyncio.to_thread(_view, row, found, self.blobs)
 
-    async def ended(self, id: str, seconds: float) -> bool:
+    async def ended(
+        self,
+        id: str,
+        seconds: float,
+        has_ended: Callable[[Session, str], bool] = executions.has_ended,
+    ) -> bool:
         """Wait for the end of an execution, at most so long."""
 
         async def holds() -> bool:
-            return await self.store.fetch(lambda s: executions.has_ended(s, id))
+            return await self.store.fetch(lambda s: has_ended(s, id))
 
-        return await awaited(self.hub, holds, seconds)
+        return await awaited(self.hub, holds, seconds, look=HOST_LOOK_SECONDS)
 
 
 ShownDep = Annotated[Shown, Depends()]
@@ -104,7 +110,9 @@ ShownDep = Annotated[Shown, Depends()]
     response_model=Answer[Execution],
     operation_id="sandboxes.execute",
     responses={
-        **documented(NotFoundError, ConflictError, AuthorizationError, DeadlineError),
+        **documented(
+            NotFoundError, ConflictError, AuthorizationError, UnavailableError, DeadlineError
+        ),
         202: {"model": Answer[Execution], "description": "It goes on."},
     },
 )
@@ -145,7 +153,7 @@ async def execute(
     if body.in_background:
         return await once.finish()
     patience = body.timeout / 1000 + _LATE_SECONDS + (0 if host_id else _MAKING_SECONDS)
-    if not await shown.ended(row.id, patience):
+    if not await shown.ended(row.id, patience, _ended_by_host):
         raise _late(row, shown.hub)
     view = await shown.one(row.id)
     return await once.finish(reply(200, view, row.id))
@@ -253,14 +261,33 @@ def _cursor(text: str | None) -> OutputCursor | None:
     return cursor
 
 
+def _address(row: ExecutionRow) -> str:
+    return f"/v1/sandboxes/{row.sandbox_id}/executions/{row.id}"
+
+
 def _late(row: ExecutionRow, hub: Hub) -> DeadlineError | UnavailableError:
-    where = f"/v1/sandboxes/{row.sandbox_id}/executions/{row.id}"
+    where = _address(row)
     if hub.closed:
         return UnavailableError(f"the server restarts; the command goes on: see {where}")
     return DeadlineError(
         f"the command has not ended in time, and may still begin or go on: see {where}",
         executionId=row.id,
     )
+
+
+def _ended_by_host(session: Session, id: str) -> bool:
+    """Whether an execution has ended. Raises HostAwayError where that cannot be told, since its
+    host does not answer."""
+    if executions.has_ended(session, id):
+        return True
+    row = session.get_one(ExecutionRow, id)
+    if not away.is_reachable(session, session.get_one(SandboxRow, row.sandbox_id)):
+        raise HostAwayError(
+            "the sandbox's host does not answer; the command is kept: it goes on there, or begins"
+            f" when the host is back: see {_address(row)}",
+            executionId=id,
+        )
+    return False
 
 
 def _looked(session: Session, id: str) -> tuple[ExecutionRow, Found]:

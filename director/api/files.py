@@ -5,6 +5,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Annotated
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from director.api.envelope import Answer, answer
 from director.api.errors import documented, refused
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.state import BlobsDep, GatewayDep, StoreDep
+from director.api.waiting import by_host
 from director.blobs.store import CHUNK, Blobs, get_tree, put_tree
 from director.domain.errors import (
     ConflictError,
@@ -26,8 +28,8 @@ from director.domain.errors import (
 )
 from director.domain.lifetimes import FilesWritten, ReadFiles, WriteFiles
 from director.domain.trees import Entry, PathError, Tree, normalise
+from director.store import away, sandboxes
 from director.store import blobs as blob_rows
-from director.store import sandboxes
 
 router = APIRouter(prefix="/sandboxes/{sandbox_id}", tags=["sandboxes"])
 
@@ -63,6 +65,7 @@ async def _host_to_read(sandbox_id: str, principal: PrincipalDep, store: StoreDe
 def _host(session: Session, principal: PrincipalDep, sandbox_id: str) -> str:
     row = sandboxes.get(session, principal, sandbox_id)
     sandboxes.check_has_files(row)
+    away.check(session, row)  # before a large body is taken
     return row.host_id or ""
 
 
@@ -101,7 +104,8 @@ async def write(
     found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
     await store.run(lambda session: blob_rows.touch(session, [*found, (hash, 0)]))
     asked = WriteFiles(sandbox_id=sandbox_id, tree=hash)
-    return answer(await gateway.write_files(asked, host_id, uuid4().hex))
+    call = partial(gateway.write_files, asked, host_id, uuid4().hex)
+    return answer(await by_host(store, sandbox_id, call))
 
 
 @router.get(
@@ -117,12 +121,14 @@ async def read(
     sandbox_id: str,
     host_id: Annotated[str, Depends(_host_to_read)],
     path: PathQuery,
+    store: StoreDep,
     blobs: BlobsDep,
     gateway: GatewayDep,
 ) -> StreamingResponse:
     """Get a file byte for byte, or a folder as a tar."""
     asked = ReadFiles(sandbox_id=sandbox_id, path=_path(path).decode("utf-8", "surrogatepass"))
-    found = await gateway.read_files(asked, host_id, uuid4().hex)
+    call = partial(gateway.read_files, asked, host_id, uuid4().hex)
+    found = await by_host(store, sandbox_id, call)
     tree = await asyncio.to_thread(get_tree, blobs, found.tree)
     safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
     if found.is_file:

@@ -25,6 +25,7 @@ from director.domain.base import Shape
 from director.domain.errors import (
     ConflictError,
     DirectorError,
+    HostAwayError,
     NotFoundError,
     PayloadTooLargeError,
     UnavailableError,
@@ -62,10 +63,6 @@ T = TypeVar("T")
 
 _AT_ONCE = 16
 """Calls on their way at the same time."""
-
-
-class HostAwayError(UnavailableError):
-    """A host does not answer now, or could not do in time what it was asked for."""
 
 
 class Gateway:

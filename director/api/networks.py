@@ -11,7 +11,6 @@ from sqlmodel import Session
 from director.api.answers import created, reply, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
-from director.api.gateway import HostAwayError
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
@@ -20,6 +19,7 @@ from director.domain.errors import (
     AuthorizationError,
     ConflictError,
     DirectorError,
+    HostAwayError,
     NotFoundError,
     PreconditionError,
     UnavailableError,

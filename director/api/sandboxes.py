@@ -1,8 +1,7 @@
 """`/sandboxes`: made, watched, held, stopped and deleted. What runs in one is in `executions`."""
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -15,7 +14,6 @@ from director.api.answers import reply, versioned
 from director.api.archives import recorded
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
-from director.api.hub import Hub
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
@@ -25,10 +23,12 @@ from director.api.state import (
     HubDep,
     MatchDep,
     PageDep,
+    QueryFlag,
     QueryInt,
     StoreDep,
     TermsDep,
 )
+from director.api.waiting import by_host, until
 from director.blobs.store import get_tree
 from director.domain.archives import Archive, SnapshotBody
 from director.domain.errors import (
@@ -39,8 +39,7 @@ from director.domain.errors import (
 )
 from director.domain.ids import ARCHIVE, new_id
 from director.domain.lifetimes import Metrics, ReadFiles, Sandbox, SandboxCreate, SandboxStatus
-from director.store import sandboxes
-from director.store.engine import Store
+from director.store import away, losses, sandboxes
 from director.store.idempotency import Reply
 from director.store.preconditions import check_match, etag
 from director.store.tables import ArchiveRow, SandboxRow
@@ -59,7 +58,7 @@ DoneWaitDep = Annotated[
 _STEERED: dict[str, Any] = {
     "response_model": Answer[Sandbox],
     "responses": {
-        **documented(NotFoundError, ConflictError),
+        **documented(NotFoundError, ConflictError, UnavailableError),
         202: {"model": Answer[Sandbox], "description": "It is on its way."},
     },
 }
@@ -86,6 +85,8 @@ class Steering:
             if row is None:
                 row = sandboxes.locked(session, self.principal, id)
                 want(session, row)
+                if row.intents > row.steered:
+                    away.check(session, row)
             return row, _steered(sandboxes.view(session, row), wanted)
 
         row = await self.once.begin(write, known=not self.wait)
@@ -186,7 +187,8 @@ async def metrics(
         return row.host_id or ""
 
     host_id = await store.fetch(look)
-    return answer(await gateway.measure(sandbox_id, host_id, uuid4().hex))
+    call = partial(gateway.measure, sandbox_id, host_id, uuid4().hex)
+    return answer(await by_host(store, sandbox_id, call))
 
 
 @router.post("/{sandbox_id}/stop", operation_id="sandboxes.stop", **_STEERED)
@@ -236,7 +238,8 @@ async def snapshot(
 
     row = await store.fetch(found)
     asked = ReadFiles(sandbox_id=row.id, path="")
-    read = await gateway.read_files(asked, row.host_id or "", uuid4().hex)
+    call = partial(gateway.read_files, asked, row.host_id or "", uuid4().hex)
+    read = await by_host(store, row.id, call)
     tree = await asyncio.to_thread(get_tree, blobs, read.tree)
     kept = ArchiveRow(
         id=new_id(ARCHIVE),
@@ -260,47 +263,27 @@ async def delete(
     store: StoreDep,
     gateway: GatewayDep,
     hub: HubDep,
+    force: Annotated[
+        QueryFlag, Query(description="Where its host does not answer, do not wait for it.")
+    ] = False,
     match: MatchDep = None,
 ) -> Answer[Deleted]:
-    """Stop a sandbox and remove it with its files."""
+    """Stop a sandbox and remove it with its files: where its host does not answer, as soon as it
+    does. `force` ends it now then; the host removes what is left when it is back."""
 
-    def intend(session: Session) -> None:
-        row = sandboxes.locked(session, principal, sandbox_id)
+    def intend(session: Session) -> tuple[list[str], bool]:
+        row = sandboxes.locked(session, principal, sandbox_id, ending=force)
         check_match(row, match)
         sandboxes.want_delete(session, row)
+        granted = losses.end_without_host(session, row) if force else []
+        return granted, away.is_reachable(session, row)
 
-    await store.run(intend)
+    granted, reachable = await store.run(intend)
     await gateway.end_sandbox(sandbox_id)
-    await until(store, hub, sandbox_id, lambda status: status.ended, _DELETE_SECONDS)
+    await gateway.granted(granted)
+    if reachable:
+        await until(store, hub, sandbox_id, lambda status: status.ended, _DELETE_SECONDS)
     return answer(Deleted(id=sandbox_id))
-
-
-async def until(
-    store: Store,
-    hub: Hub,
-    sandbox_id: str,
-    condition: Callable[[SandboxStatus], bool],
-    seconds: float,
-) -> None:
-    """Wait until the status of a sandbox is as wished, at most so long."""
-
-    async def holds() -> bool:
-        return condition(await store.fetch(lambda s: sandboxes.present(s, sandbox_id)))
-
-    await awaited(hub, holds, seconds)
-
-
-async def awaited(hub: Hub, holds: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-    """Wait until something in the database is so, at most so long; tells whether it is."""
-    deadline = time.monotonic() + seconds
-    while True:
-        mark = hub.mark()
-        if await holds():
-            return True
-        left = deadline - time.monotonic()
-        if left <= 0 or hub.closed:
-            return False
-        await hub.changed(mark, left)
 
 
 def _made(view: Sandbox) -> Reply:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated
 from uuid import uuid4
 
@@ -12,13 +13,14 @@ from sqlmodel import Session
 from director.api.answers import created, reply, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
-from director.api.gateway import HostAwayError
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryInt, StoreDep
+from director.api.waiting import by_host
 from director.domain.errors import (
     ConflictError,
+    HostAwayError,
     NotFoundError,
     PreconditionError,
     UnavailableError,
@@ -175,6 +177,7 @@ async def enforce(
     policy_id: str,
     body: EnforceBody,
     principal: EditorDep,
+    store: StoreDep,
     gateway: GatewayDep,
     once: OnceDep,
 ) -> Response:
@@ -194,8 +197,9 @@ async def enforce(
 
     async def one(asked: EnforceInput, host_id: str) -> tuple[str, EnforceOutcome]:
         async with free:
+            call = partial(gateway.enforce, asked, host_id, uuid4().hex)
             try:
-                outcome = await gateway.enforce(asked, host_id, uuid4().hex)
+                outcome = await by_host(store, asked.sandbox_id, call)
             except HostAwayError as away:
                 outcome = EnforceOutcome(issue=away.message)
         return asked.sandbox_id, outcome

@@ -13,6 +13,7 @@ DirectorError
 ├── MediaTypeError         415 UNSUPPORTED_MEDIA_TYPE
 ├── RateLimitError         429 RATE_LIMIT_EXCEEDED
 ├── UnavailableError       503 SERVICE_UNAVAILABLE
+│   └── HostAwayError
 └── DeadlineError          504 TIMEOUT
 """
 
@@ -104,6 +105,10 @@ class UnavailableError(DirectorError, ConnectionError):
     """A part that the request needs does not answer now; the same request may work later."""
 
     code, status = "SERVICE_UNAVAILABLE", 503
+
+
+class HostAwayError(UnavailableError):
+    """A host does not answer now, or could not do in time what it was asked for."""
 
 
 class DeadlineError(DirectorError, TimeoutError):

@@ -295,7 +295,12 @@ CATALOGUE: Mapping[EventType, Entry] = {
     _E.SANDBOX_EXPIRED: Entry(
         "its `maxDuration` is over, and nothing is left of it", SandboxData, _SANDBOX, final=True
     ),
-    _E.SANDBOX_FAILED: Entry("it could not be made", SandboxData, _SANDBOX, final=True),
+    _E.SANDBOX_FAILED: Entry(
+        "it could not be made, its host was given up, or its workflow was ended in Temporal",
+        SandboxData,
+        _SANDBOX,
+        final=True,
+    ),
     _E.SANDBOX_DELETED: Entry(
         "it is deleted, and nothing is left of it", SandboxData, _SANDBOX, final=True
     ),

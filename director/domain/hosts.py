@@ -1,6 +1,7 @@
 """Hosts: machines that hold sandboxes, how much they hold, and what the API shows of them."""
 
 from datetime import timedelta
+from typing import Literal
 
 from director.domain.base import Body, Flag, Shape, example
 from director.domain.times import Moment
@@ -22,6 +23,17 @@ class HostUpdate(Body):
     model_config = example(draining=True)
 
     draining: Flag
+
+
+class HostForgotten(Shape):
+    """A host that is given up for good, and what was lost with it."""
+
+    id: str
+    deleted: Literal[True] = True
+    sandboxes: list[str]
+    """Those that people had made there, which have ended now."""
+    runs: list[str]
+    """Those whose own sandbox was there, which go on elsewhere or fail, as `onSandboxLost` says."""
 
 
 class Host(Shape):

@@ -24,7 +24,7 @@ from director.domain.base import (
 )
 from director.domain.errors import ValidationError
 from director.domain.policies import EffectivePolicy, Network, ResourceLimits, SecurityPolicy
-from director.domain.runs import DEFAULT_PRIORITY
+from director.domain.runs import DEFAULT_PRIORITY, SettleOutcome
 from director.domain.sandboxes import Cause, SandboxMetrics
 from director.domain.steps import CommandList, CommandText, Variables
 from director.domain.times import Moment
@@ -208,6 +208,15 @@ class MainProcess(Shape):
     exit_code: int | None
 
 
+class SandboxHost(Shape):
+    """The host that has a sandbox, and whether it answers."""
+
+    id: str
+    reachable: bool
+    since: Moment | None
+    """Since when it does not; null while it does."""
+
+
 class Sandbox(Shape):
     """A sandbox as the API shows it; values of variables with secret-looking names hidden."""
 
@@ -228,6 +237,8 @@ class Sandbox(Shape):
     network_id: str | None
     """The network that it is made on; null without one, and for `bridge` until it has a host."""
     effective_policy: EffectivePolicy
+    host: SandboxHost | None
+    """Null before it is placed, and when it has ended."""
     error: Json | None
     created_at: Moment
     started_at: Moment | None
@@ -290,6 +301,12 @@ class SandboxEnd(Shape):
 
     sandbox_id: str
     status: SandboxStatus
+
+
+class SandboxSettled(SettleOutcome):
+    """What came of settling a sandbox; `status` is the end that it has, which may be an earlier."""
+
+    status: SandboxStatus | None = None
 
 
 class SandboxResult(Shape):

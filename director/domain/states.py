@@ -101,7 +101,7 @@ further attempt, and only while its run is open."""
 
 _SANDBOX_ENDS = {
     _B.EXPIRED: "its `maxDuration` is over",
-    _B.FAILED: "it could not be made, or its workflow was ended in Temporal",
+    _B.FAILED: "it could not be made, its host was given up, or its workflow was ended in Temporal",
     _B.DELETED: "it is deleted, and nothing is left of it",
 }
 

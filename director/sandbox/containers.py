@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -189,27 +189,40 @@ def _kill_first(found: dict[str, Any]) -> None:
 
 
 def _inside(container_id: str) -> Iterator[Path]:
-    """The processes of a container, below `/proc` of this host."""
+    """The processes of a container."""
+    return _processes(lambda process: _is_inside(process, container_id))
+
+
+def _processes(which: Callable[[Path], bool]) -> Iterator[Path]:
+    """Some processes of this host, below `/proc`."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if container_id in (process / "cgroup").read_text():
+            if which(process):
                 yield process
+
+
+def _is_inside(process: Path, container_id: str) -> bool:
+    return container_id in (process / "cgroup").read_text()
 
 
 def _is_command(process: Path, container_id: str) -> bool:
     """Whether a process is of a command of that container, seen while its pid is held."""
     variables = (process / "environ").read_bytes().split(b"\0")
-    inside = container_id in (process / "cgroup").read_text()
+    inside = _is_inside(process, container_id)
     return inside and any(variable.startswith(_COMMAND) for variable in variables)
+
+
+def _is_shim(process: Path, container_id: str) -> bool:
+    """Whether a process is what the engine leaves beside a container of its own."""
+    command = (process / "cmdline").read_bytes().split(b"\0")
+    shim = Path(os.fsdecode(command[0])).name.startswith("containerd-shim")
+    return shim and os.fsencode(container_id) in command
 
 
 def _sweep(container_id: str) -> None:
     """Kill what a removed container has left on this host: an engine that was killed while it
     started one forgets the shim and the half-made first process."""
-    for process in Path("/proc").glob("[0-9]*"):
+    left = _processes(lambda each: _is_inside(each, container_id) or _is_shim(each, container_id))
+    for process in left:
         with suppress(OSError):
-            command = (process / "cmdline").read_bytes().split(b"\0")
-            shim = Path(os.fsdecode(command[0])).name.startswith("containerd-shim")
-            inside = container_id in (process / "cgroup").read_text()
-            if inside or (shim and os.fsencode(container_id) in command):
-                os.kill(int(process.name), signal.SIGKILL)
+            os.kill(int(process.name), signal.SIGKILL)

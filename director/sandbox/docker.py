@@ -103,6 +103,13 @@ class DockerRuntime:
         container = self._container(sandbox_id)
         return SpoolExecution(folder, container, command.id, command.timeout_ms, self._terms)
 
+    def begun(self, sandbox_id: str, command_id: str) -> SpoolExecution | None:
+        """The command of that id, where anybody has started it there."""
+        folder = self._folder(sandbox_id)
+        if not (folder.complete() and Spool(folder, command_id).submitted()):
+            return None
+        return SpoolExecution(folder, self._container(sandbox_id), command_id, 0, self._terms)
+
     def workspace(self, sandbox_id: str) -> HostWorkspace:
         """The files of a sandbox. Raises SandboxNotFoundError."""
         folder = self._folder(sandbox_id)

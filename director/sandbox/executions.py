@@ -48,11 +48,13 @@ class SpoolExecution:
         self._folder, self._container = folder, container
         self._spool = Spool(folder, command_id)
         self._terms = terms
-        self._allowed = (timeout_ms + terms.grace_ms) / 1000 + terms.supervisor_seconds
+        self._patience = terms.grace_ms / 1000 + terms.supervisor_seconds
+        self._allowed = timeout_ms / 1000 + self._patience
         self._result = self._spool.result()
         self._begun = time.monotonic()
         self._look_at = time.monotonic() + _UNCLAIMED_LOOK_SECONDS
         self._overdue_at: float | None = None
+        self._held = False
         self._unclaimed_until: float | None = None
         self._unwatched_until: float | None = None
         self._kill_overdue_at: float | None = None
@@ -147,13 +149,24 @@ class SpoolExecution:
 
     def _claimed_to_end(self, now: float) -> Cause | None:
         """Why the host ends the container of a command that was begun, if it must."""
-        if self._overdue_at is None:
-            self._overdue_at = now + self._allowed
         if self._kill_overdue_at is not None and now > self._kill_overdue_at:
             return Cause.KILLED
         if self._stays_unwatched(now):
             return Cause.LOST
-        return Cause.TIMEOUT if now > self._overdue_at else None
+        return Cause.TIMEOUT if self._is_overdue(now) else None
+
+    def _is_overdue(self, now: float) -> bool:
+        """Whether the command is not ended although its time is long over. While the container is
+        held nobody in there can end it, and is given the time for that afterwards."""
+        if self._overdue_at is None:
+            self._overdue_at = now + self._allowed
+        if now <= self._overdue_at:
+            return False
+        if not self._container.running():
+            self._held = True
+        elif self._held:
+            self._held, self._overdue_at = False, now + self._patience
+        return not self._held and now > self._overdue_at
 
     def _stays_unwatched(self, now: float) -> bool:
         """Whether nobody has watched the command for a while: a container that was started again

@@ -94,6 +94,9 @@ class SandboxRuntime(Protocol):
         (no program, a NUL in a value, a name that is none). A program that is not there is no
         error: its exit code is 127, or 126 where it cannot be executed, as a shell has it."""
 
+    def begun(self, sandbox_id: str, command_id: str) -> Execution | None:
+        """The command of that id, where anybody has started it there; begins none."""
+
     def workspace(self, sandbox_id: str) -> Workspace:
         """The files of a sandbox. Raises SandboxNotFoundError."""
 

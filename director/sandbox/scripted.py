@@ -202,6 +202,12 @@ class ScriptedRuntime:
                 sandbox.executions[command.id] = execution
             return sandbox.executions[command.id]
 
+    def begun(self, sandbox_id: str, command_id: str) -> ScriptedExecution | None:
+        """The command of that id, where anybody has started it there."""
+        with self._lock:
+            sandbox = self._sandboxes.get(sandbox_id)
+            return sandbox.executions.get(command_id) if sandbox else None
+
     def workspace(self, sandbox_id: str) -> HostWorkspace:
         """The files of a sandbox. Raises SandboxNotFoundError."""
         return HostWorkspace(self._find(sandbox_id).workspace)

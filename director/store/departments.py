@@ -15,7 +15,7 @@ from director.domain.runs import StepStatus
 from director.domain.sessions import merged
 from director.domain.times import to_millis, utc_now
 from director.domain.users import Principal
-from director.store import locks, sessions, tickets
+from director.store import sessions, tickets
 from director.store.lists import paged
 from director.store.ownership import seen_in, visible
 from director.store.preconditions import check_match
@@ -134,9 +134,7 @@ def view(row: DepartmentRow) -> domain.Department:
 
 def _locked(session: Session, principal: Principal, id: str) -> DepartmentRow:
     """The department, with its session and all slots in it."""
-    row = get(session, principal, id)
-    locks.get_one(session, SessionRow, row.session_id)
-    locks.get_one(session, DepartmentRow, id)
+    sessions.lock_with(session, get(session, principal, id))
     return get(session, principal, id)
 
 

@@ -147,6 +147,17 @@ def open_one(session: Session, id: str, attempt: int) -> Opened:
     return Opened(row, sandbox, go=True)
 
 
+def take_over(session: Session, id: str) -> Opened:
+    """Take an execution from whoever performs it, who writes nothing of it any more, to end it."""
+    row, sandbox = _rows(session, id)
+    if ExecutionStatus(row.status).ended:
+        return Opened(row, sandbox, go=False)
+    row.status, row.activity_attempt = ExecutionStatus.RUNNING, row.activity_attempt + 1
+    session.add(row)
+    session.flush()
+    return Opened(row, sandbox, go=True)
+
+
 def require(session: Session, id: str, attempt: int) -> ExecutionRow:
     """The execution, if this attempt has it and it goes on. Raises StaleExecutionError."""
     row = locks.get_one(session, ExecutionRow, id)
@@ -190,20 +201,24 @@ def close(
     return True
 
 
-def end(session: Session, id: str, status: ExecutionStatus, error: Json) -> None:
-    """Write the end of an execution that nobody performs any more."""
-    row, _ = _rows(session, id)
-    if not ExecutionStatus(row.status).ended:
-        _end(session, row, status, None, error)
-
-
 def cancel_all(session: Session, sandbox_id: str) -> None:
     """End every command of a sandbox of which nothing runs any more."""
+    _end_all(session, sandbox_id, ExecutionStatus.CANCELLED, None, _OVER)
+
+
+def lose_all(session: Session, sandbox_id: str, error: Json) -> None:
+    """End every command of a sandbox that is lost: how each of them ended, nobody knows."""
+    _end_all(session, sandbox_id, ExecutionStatus.FAILED, {"cause": Cause.LOST}, error)
+
+
+def _end_all(
+    session: Session, sandbox_id: str, status: ExecutionStatus, result: Json | None, error: Json
+) -> None:
     going = (ExecutionRow.sandbox_id == sandbox_id, col(ExecutionRow.status).in_(_OPEN))
     ids = list(session.exec(select(ExecutionRow.id).where(*going)))
     for row in locks.each(session, ExecutionRow, ids):
         if not ExecutionStatus(row.status).ended:
-            _end(session, row, ExecutionStatus.CANCELLED, None, _OVER)
+            _end(session, row, status, result, error)
 
 
 def _rows(session: Session, id: str) -> tuple[ExecutionRow, SandboxRow]:

@@ -1,5 +1,6 @@
 """Hosts, their leases, and what open runs and sandboxes have reserved on them."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -49,21 +50,27 @@ def register(
     return row
 
 
-def renew(session: Session, host_id: str, lease: timedelta = LEASE) -> int | None:
-    """Lengthen a lease; gives the host's epoch, or None where the lease has run out already:
-    the host must register again."""
+def renew(session: Session, host_id: str, lease: timedelta = LEASE) -> HostRow | None:
+    """Lengthen a lease; None where it has run out already: the host must register again."""
     row = locks.get(session, HostRow, host_id)
     if row is None or not row.living:
         return None
     row.lease_until = max(row.lease_until, utc_now() + lease)
     session.add(row)
-    return row.epoch
+    return row
 
 
 def is_living(session: Session, host_id: str) -> bool:
     """Whether a host's lease lasts; one that never registered is not living."""
     row = session.get(HostRow, host_id)
     return row is not None and row.living
+
+
+def named(session: Session, ids: Iterable[str | None]) -> dict[str, HostRow]:
+    """The hosts of some ids, by their ids."""
+    wanted = {id for id in ids if id is not None}
+    found = session.exec(select(HostRow).where(col(HostRow.id).in_(wanted))) if wanted else ()
+    return {row.id: row for row in found}
 
 
 def living(session: Session) -> list[HostRow]:

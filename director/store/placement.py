@@ -91,19 +91,17 @@ def _sandboxes_without_room(session: Session, limit: int) -> list[str]:
 def decide(session: Session, run: RunRow) -> Decision:
     """Say whether the host of a run is lost, and let the run go from it in that case.
 
-    Lost needs a lease that has run out and another host with room. A run that was let go before
-    and has no new host yet is told `lost` again, so that the question may be repeated."""
+    Lost needs a lease that has run out and another host with room, or that the host was forgotten.
+    A run that was let go before and has no new host yet is told `lost` again, so that the question
+    may be repeated."""
     locks.get_one(session, RunRow, run.id)
     if run.sandbox_id is not None:
         _leave_ended(session, run, run.sandbox_id)
         return Decision.WAIT
     if run.host_id is None:
         return Decision.LOST if run.sandbox_epoch else Decision.WAIT
-    locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
-    if hosts.is_living(session, run.host_id):
-        return Decision.WAIT
-    others = [row for row in hosts.living(session) if row.id != run.host_id and not row.draining]
-    if not any(_has_room(session, host, run.memory_mib or 0) for host in others):
+    host = locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
+    if host is not None and (host.living or not _is_room_beside(session, host, run)):
         return Decision.WAIT
     _let_go(session, run)
     return Decision.LOST
@@ -112,16 +110,26 @@ def decide(session: Session, run: RunRow) -> Decision:
 def settle_elsewhere(session: Session, run: Placed) -> bool:
     """Tell whether a run can be settled without its host, which its end need not wait for.
 
-    So it is where no host has it, and where its host's lease has run out while another lives: it
-    is let go, and the host removes what is left of it when it returns."""
+    So it is where no host has it, where its host was forgotten, and where its host's lease has run
+    out while another lives: it is let go, and the host removes what is left of it when it
+    returns."""
     locks.get_one(session, type(run), run.id)
     if isinstance(run, RunRow) and run.sandbox_id is not None:
         _leave_ended(session, run, run.sandbox_id)
         return run.host_id is None
     if run.host_id is None:
         return True
-    locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
-    if hosts.is_living(session, run.host_id) or not hosts.living(session):
+    host = locks.get(session, HostRow, run.host_id)  # it must not come back while it is given up
+    if host is not None and not hosts.living(session):
+        return False
+    return give_up(session, run)
+
+
+def give_up(session: Session, run: Placed) -> bool:
+    """Let a sandbox go from a host that does not live, wherever it may go from there; False where
+    the host lives. It removes what is left there when it returns."""
+    host = locks.get(session, HostRow, run.host_id)
+    if host is not None and host.living:
         return False
     _let_go(session, run)
     return True
@@ -145,6 +153,11 @@ def _has_room(session: Session, host: HostRow, memory_mib: int) -> bool:
     holds = hosts.reserved(session, host.id)
     free_mib = host.memory_mib - holds.memory_mib
     return holds.places < host.places and memory_mib <= free_mib
+
+
+def _is_room_beside(session: Session, host: HostRow, run: RunRow) -> bool:
+    others = [row for row in hosts.living(session) if row.id != host.id and not row.draining]
+    return any(_has_room(session, other, run.memory_mib or 0) for other in others)
 
 
 def _free_places(session: Session, host: HostRow) -> int:

@@ -30,6 +30,7 @@ from director.domain.users import Principal
 from director.domain.workflows import SandboxConfig, WorkflowConfig
 from director.store import (
     archives,
+    away,
     events,
     executions,
     hosts,
@@ -42,7 +43,7 @@ from director.store import (
 )
 from director.store.lists import paged
 from director.store.ownership import seen_in, visible
-from director.store.tables import ExecutionRow, RunRow, SandboxRow
+from director.store.tables import ExecutionRow, HostRow, RunRow, SandboxRow
 from director.store.users import UserRow
 
 
@@ -153,18 +154,21 @@ def policy_of(row: SandboxRow) -> EffectivePolicy:
     return EffectivePolicy.model_validate(row.effective_policy)
 
 
-def get(session: Session, principal: Principal, id: str) -> SandboxRow:
-    """The sandbox of that id, if the principal may see it. Raises NotFoundError."""
+def get(session: Session, principal: Principal, id: str, *, ending: bool = False) -> SandboxRow:
+    """The sandbox of that id, if the principal may see it; with `ending` also one that is deleted
+    and still waits for its end. Raises NotFoundError."""
     row = session.get(SandboxRow, id)
-    if row is None or row.deleted_at is not None or not visible(principal, row.owner_id):
+    if row is None or not visible(principal, row.owner_id):
+        raise NotFoundError("sandbox", id)
+    if row.deleted_at is not None and (SandboxStatus(row.status).ended or not ending):
         raise NotFoundError("sandbox", id)
     return row
 
 
-def locked(session: Session, principal: Principal, id: str) -> SandboxRow:
+def locked(session: Session, principal: Principal, id: str, *, ending: bool = False) -> SandboxRow:
     """The same, for who is to change it or what is in it."""
     locks.get(session, SandboxRow, id)
-    return get(session, principal, id)
+    return get(session, principal, id, ending=ending)
 
 
 def listed(
@@ -180,16 +184,21 @@ def listed(
     if status is not None:
         conditions.append(SandboxRow.status == status)
     rows, pagination = paged(session, SandboxRow, conditions, query)
-    mains = executions.mains(session, [row.id for row in rows])
-    return [_view(row, mains.get(row.id)) for row in rows], pagination
+    return _views(session, rows), pagination
 
 
 def view(session: Session, row: SandboxRow) -> domain.Sandbox:
     """The sandbox as the API shows it; values of variables with secret-looking names hidden."""
-    return _view(row, executions.mains(session, [row.id]).get(row.id))
+    return _views(session, [row])[0]
 
 
-def _view(row: SandboxRow, main: ExecutionRow | None) -> domain.Sandbox:
+def _views(session: Session, rows: list[SandboxRow]) -> list[domain.Sandbox]:
+    mains = executions.mains(session, [row.id for row in rows])
+    found = hosts.named(session, [row.host_id for row in rows])
+    return [_view(row, mains.get(row.id), found.get(row.host_id or "")) for row in rows]
+
+
+def _view(row: SandboxRow, main: ExecutionRow | None, host: HostRow | None) -> domain.Sandbox:
     process = None
     if main is not None:
         code = (main.result or {}).get("exitCode")
@@ -199,6 +208,7 @@ def _view(row: SandboxRow, main: ExecutionRow | None) -> domain.Sandbox:
         "environment": masked_variables(row.environment),
         "command": main.command["command"] if main else None,
         "main_process": process,
+        "host": away.host_of(row, host),
     }
     return domain.Sandbox.model_validate({**row.model_dump(), **shown})
 
@@ -347,6 +357,7 @@ def execute(
     status = SandboxStatus(row.status)
     if not (status.beginning or status is SandboxStatus.RUNNING) or row.pause_wanted:
         raise _conflict(row, f"is {row.status}: commands run only in one that runs")
+    away.check(session, row)
     return executions.add(session, row, body, body.timeout)
 
 
@@ -501,6 +512,8 @@ def open_ones(session: Session, *, begun: bool, age: timedelta = timedelta(0)) -
     return list(session.exec(statement.where(known if begun else ~known)))
 
 
-def known(session: Session, ids: Iterable[str]) -> set[str]:
-    """Those of the ids that are of a sandbox here."""
-    return set(session.exec(select(SandboxRow.id).where(col(SandboxRow.id).in_(list(ids)))))
+def known(session: Session, ids: Iterable[str]) -> dict[str, SandboxStatus]:
+    """Those of the ids that are of a sandbox here, and where it stands."""
+    columns = select(SandboxRow.id, SandboxRow.status)
+    found = session.exec(columns.where(col(SandboxRow.id).in_(list(ids))))
+    return {id: SandboxStatus(status) for id, status in found}

@@ -86,6 +86,12 @@ def _locked(session: Session, principal: Principal, id: str) -> SessionRow:
     return get(session, principal, id)
 
 
+def lock_with(session: Session, row: DepartmentRow | WorkflowRow) -> None:
+    """Lock what is in a session, and before it the session with all the slots in there."""
+    locks.get_one(session, SessionRow, row.session_id)
+    locks.get_one(session, type(row), row.id)
+
+
 def usable(session: Session, principal: Principal, id: str) -> SessionRow:
     """The session, if new work may begin in it. Raises NotFoundError or ConflictError."""
     row = _locked(session, principal, id)

@@ -185,6 +185,12 @@ class HostRow(TimedRow, table=True):
         """Whether the lease lasts."""
         return self.lease_until > utc_now()
 
+    @property
+    def registration(self) -> tuple[datetime, int]:
+        """Which of the host's leases this is: another one after each that ran out, also where the
+        host was forgotten in between."""
+        return self.created_at, self.epoch
+
 
 class StepRow(Row, table=True):
     """A step of a run: its latest attempt, and which Temporal attempt last wrote it."""

@@ -18,7 +18,7 @@ from director.domain.sessions import merged
 from director.domain.steps import Step
 from director.domain.times import utc_now
 from director.domain.users import Principal
-from director.store import archives, executions, locks, sessions
+from director.store import archives, executions, sessions
 from director.store.lists import paged
 from director.store.ownership import seen_in, visible
 from director.store.preconditions import check_match
@@ -63,9 +63,7 @@ def get(session: Session, principal: Principal, id: str) -> WorkflowRow:
 
 def locked(session: Session, principal: Principal, id: str) -> WorkflowRow:
     """The same, for who is to change it or to start it."""
-    row = get(session, principal, id)
-    locks.get_one(session, SessionRow, row.session_id)
-    locks.get_one(session, WorkflowRow, id)
+    sessions.lock_with(session, get(session, principal, id))
     return get(session, principal, id)
 
 

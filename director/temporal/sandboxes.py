@@ -84,6 +84,22 @@ async def start_execution(
     )
 
 
+async def start_ending(client: Client, execution_id: str, host_id: str) -> None:
+    """Start killing a command whose own activity was ended in Temporal, again where that has ended
+    before."""
+    await _started(
+        client,
+        names.END_EXECUTION,
+        ExecutionInput(execution_id=execution_id),
+        id=f"{execution_id}-end",
+        task_queue=names.control_queue(host_id),
+        start_to_close_timeout=_STEER_TIMEOUT,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+        summary="kill a command that was ended in Temporal",
+        id_reuse_policy=ActivityIDReusePolicy.ALLOW_DUPLICATE,
+    )
+
+
 async def start_steering(
     client: Client, sandbox_id: str, intent: int, host_id: str, timeout: float = 10
 ) -> bool:

@@ -16,9 +16,9 @@ with workflow.unsafe.imports_passed_through():
         SandboxEnd,
         SandboxInput,
         SandboxResult,
+        SandboxSettled,
         SandboxStatus,
     )
-    from director.domain.runs import SettleOutcome
     from director.workflows import calls, policies
 
 _STATE = SearchAttributeKey.for_keyword(names.SEARCH_STATE)
@@ -51,7 +51,7 @@ class SandboxWorkflow:
                 await workflow.wait_condition(settling.done)
             except asyncio.CancelledError:
                 workflow.logger.info("cancelled too late: the sandbox is at its end already")
-        settling.result()
+        status = settling.result()
         self._show(status)
         if cancelled:
             raise CancelledError("the sandbox was ended in Temporal")
@@ -59,7 +59,7 @@ class SandboxWorkflow:
 
     @workflow.signal(name=names.END)
     def end(self) -> None:
-        """The sandbox is deleted."""
+        """The sandbox is deleted, or has ended without its host."""
         self._wanted_end = True
 
     @workflow.signal(name=names.GRANTED)
@@ -136,7 +136,8 @@ class SandboxWorkflow:
         )
         return lost
 
-    async def _settle(self, status: SandboxStatus) -> None:
+    async def _settle(self, status: SandboxStatus) -> SandboxStatus:
+        """Have it settled, and give the end that it has: an earlier one counts."""
         end, untaken = SandboxEnd(sandbox_id=self._input.sandbox_id, status=status), 0
         while True:
             outcome = await self._settled(end, calls.patience(untaken))
@@ -144,17 +145,17 @@ class SandboxWorkflow:
                 untaken += 1
                 self._host = None if await self._is_lost() else self._host
             elif outcome.host_id is None:
-                return
+                return outcome.status or status
             else:
                 self._host, untaken = outcome.host_id, 0
 
-    async def _settled(self, end: SandboxEnd, patience: timedelta) -> SettleOutcome | None:
+    async def _settled(self, end: SandboxEnd, patience: timedelta) -> SandboxSettled | None:
         host = self._host
         try:
-            outcome: SettleOutcome = await workflow.execute_activity(
+            outcome: SandboxSettled = await workflow.execute_activity(
                 names.SETTLE_SANDBOX,
                 end,
-                result_type=SettleOutcome,
+                result_type=SandboxSettled,
                 task_queue=names.control_queue(host) if host else names.WORKFLOW_QUEUE,
                 schedule_to_start_timeout=patience if host else None,
                 start_to_close_timeout=policies.SETTLE_TIMEOUT,

@@ -87,3 +87,4 @@ async def test_hosts_are_for_admins(
         refused(await http.get("/hosts"), 403, "AUTHORIZATION_ERROR")
         response = await http.put("/hosts/scripted", json={"draining": True})
         refused(response, 403, "AUTHORIZATION_ERROR")
+        refused(await http.delete("/hosts/scripted"), 403, "AUTHORIZATION_ERROR")

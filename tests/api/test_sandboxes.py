@@ -293,13 +293,15 @@ async def test_a_sandbox_whose_workflow_is_terminated_is_settled(stack: Stack) -
     await gone(stack, sandbox["id"])
 
 
-async def test_a_command_whose_activity_is_terminated_ends(stack: Stack) -> None:
+async def test_a_command_whose_activity_is_terminated_is_killed(stack: Stack) -> None:
     sandbox = await made(stack)
     body = {"command": "wait ever", "async": True}
     going = await stack.call("POST", f"/sandboxes/{sandbox['id']}/execute", body)
     await stack.temporal.get_activity_handle(going["executionId"]).terminate()
     where = f"/sandboxes/{sandbox['id']}/executions/{going['executionId']}?wait=30"
-    assert (await stack.call("GET", where))["error"]["code"] == "TERMINATED"
+    ended = await stack.call("GET", where)
+    assert (ended["status"], ended["cause"]) == ("cancelled", "killed")
+    assert ended["error"]["code"] == "TERMINATED"
     await stack.call("DELETE", f"/sandboxes/{sandbox['id']}")
 
 

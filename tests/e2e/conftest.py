@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack
 
 import docker
 import pytest
-from e2e.installation import Installation
+from e2e.installation import Installation, healed
 from support.postgres import NewDatabase, PostgresServer, database_url
 
 from director.machine.image import ensure_image
@@ -50,6 +50,13 @@ def directors(
 def director(database: str, directors: Callable[[str], Installation]) -> Installation:
     """A Director that tests share: starting one takes seconds. Whoever ends a part heals it."""
     return directors(database)
+
+
+@pytest.fixture
+def whole(director: Installation) -> Iterator[Installation]:
+    """The shared Director, with all its parts up before and after."""
+    with healed(director):
+        yield director
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import signal
 import socket
 import tarfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -188,6 +190,15 @@ class Installation:
     def logs(self) -> str:
         """What all parts have logged."""
         return "".join(path.read_text() for path in sorted((self.home / "logs").iterdir()))
+
+
+@contextmanager
+def healed(director: Installation) -> Iterator[None]:
+    """A Director with all its parts up, before the block and behind it."""
+    director.heal()
+    director.user.token()
+    yield
+    director.heal()
 
 
 def execute(director: Installation, id: str, command: Any, **fields: Any) -> Data:

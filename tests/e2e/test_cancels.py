@@ -3,7 +3,7 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,15 +20,6 @@ PROMISED_SECONDS = 3.0
 CHILDREN = 24
 
 Tell = Callable[[str, object], None]
-
-
-@pytest.fixture
-def whole(director: Installation) -> Iterator[Installation]:
-    """The shared Director, with all its parts up before and after."""
-    director.heal()
-    director.user.token()
-    yield director
-    director.heal()
 
 
 def clinging(mark: str) -> str:

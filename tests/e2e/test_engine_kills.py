@@ -4,13 +4,17 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from e2e.installation import Data, Installation
+from e2e.installation import Data, Installation, containers, remove_containers
 from support.engine import IMAGE, OwnEngine
 from support.postgres import DATABASES, NewDatabase
 from support.waiting import until
@@ -22,6 +26,7 @@ pytestmark = [
 ]
 
 Tell = Callable[[str, object], None]
+Worker = Callable[[], subprocess.Popen[bytes]]
 
 
 class Place(NamedTuple):
@@ -129,3 +134,78 @@ def test_everything_and_the_engine_are_killed_at_once(place: Place) -> None:
     director.user.login()
     assert_ran_once(director, run, 6)
     assert director.containers() == []
+
+
+@contextmanager
+def second_host(director: Installation, engine: OwnEngine, home: Path) -> Iterator[Worker]:
+    """A way to start a worker of another host of the same Director: with an engine and a home of
+    its own, and the same database and blobs."""
+    url = director.environ.get("DIRECTOR_DATABASE_URL")
+    environ = {
+        **os.environ,
+        **director.environ,
+        "DIRECTOR_HOME": str(home),
+        "DIRECTOR_DATABASE_URL": url or f"sqlite:///{director.home / 'director.db'}",
+        "DIRECTOR_TEMPORAL_ADDRESS": f"127.0.0.1:{director.stack.ports.temporal}",
+        "DIRECTOR_SANDBOX_IMAGE": IMAGE,
+        "DOCKER_HOST": engine.address,
+    }
+    (home / "blobs").symlink_to(director.home / "blobs")
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def worker() -> subprocess.Popen[bytes]:
+        with (home / "worker.log").open("ab") as log:
+            command = [sys.executable, "-m", "director.worker"]
+            begun.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))
+        return begun[-1]
+
+    try:
+        yield worker
+    finally:
+        for process in begun:
+            process.kill()
+            process.wait()
+        remove_containers(home, {"DOCKER_HOST": engine.address})
+
+
+def test_a_host_that_is_given_up_and_comes_back_removes_what_runs_there(
+    director: Installation, engine: OwnEngine, tmp_path: Path
+) -> None:
+    user = director.user
+    user.token()
+    (first,) = [each["id"] for each in user.call("GET", "/hosts") if each["living"]]
+
+    def found() -> str | None:
+        others = {each["id"] for each in user.call("GET", "/hosts") if each["living"]} - {first}
+        return min(others, default=None)
+
+    with second_host(director, engine, tmp_path) as worker:
+        process = worker()
+        second = until(found, "the second host lives")
+        user.call("PUT", f"/hosts/{first}", {"draining": True})
+        try:
+            counting = "n=0; while :; do n=$((n+1)); echo $n > count; sleep 0.1; done"
+            body = {"command": counting, "resourceLimits": {"memory": 64}}
+            sandbox = user.call("POST", "/sandboxes?wait=30", body)
+        finally:
+            user.call("PUT", f"/hosts/{first}", {"draining": False})
+        path, folder = f"/sandboxes/{sandbox['id']}", tmp_path / "sandboxes" / sandbox["id"]
+        assert (sandbox["status"], sandbox["host"]["id"]) == ("running", second)
+        until((folder / "workspace" / "count").exists, "it counts")
+
+        process.kill()
+        until(lambda: not user.call("GET", path)["host"]["reachable"], "its host is away")
+        refused = user.http.post(f"{path}/execute", json={"command": "true", "timeout": 600_000})
+        assert refused.status_code == 503, refused.text
+        given_up = user.call("DELETE", f"/hosts/{second}")
+        assert given_up["sandboxes"] == [sandbox["id"]]
+        ended = user.call("GET", path)
+        assert (ended["status"], ended["error"]["code"]) == ("failed", "HOST_LOST")
+        count = folder / "workspace" / "count"
+        before = count.read_text()
+        until(lambda: count.read_text() != before, "nobody has ended it there yet")
+
+        worker()
+        until(found, "the second host is back")
+        until(lambda: not folder.exists(), "its files are gone")
+        assert containers(tmp_path, {"DOCKER_HOST": engine.address}) == []

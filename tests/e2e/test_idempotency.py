@@ -22,15 +22,6 @@ DYING_API = [sys.executable, str(Path(__file__).parents[1] / "support" / "dying_
 
 
 @pytest.fixture
-def whole(director: Installation) -> Iterator[Installation]:
-    """The shared Director, with all its parts up before and after."""
-    director.heal()
-    director.user.token()
-    yield director
-    director.heal()
-
-
-@pytest.fixture
 def dying(whole: Installation) -> Iterator[Installation]:
     """One whose API dies at the next start, between its commit and its word to Temporal; there
     is no worker, so that nothing else starts the run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
-from e2e.installation import Data, Installation
+from e2e.installation import Data, Installation, healed
 from e2e.listening import frames, listening
 from support.postgres import DATABASES
 from support.waiting import until
@@ -27,10 +27,8 @@ _TELL_END = "date +%s.%N"
 @pytest.fixture
 def whole(pair: Installation) -> Iterator[Installation]:
     """The Director with all its parts up before and after."""
-    pair.heal()
-    pair.user.token()
-    yield pair
-    pair.heal()
+    with healed(pair):
+        yield pair
 
 
 def lines(count: int) -> str:

@@ -1,5 +1,6 @@
 """Sandboxes that people make, on a real engine, while parts of Director are killed."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -19,6 +20,8 @@ import httpx
 import pytest
 from e2e.installation import Data, Installation, execute
 from support.waiting import until
+
+from director.temporal.client import connect
 
 pytestmark = [pytest.mark.docker, pytest.mark.e2e]
 
@@ -161,6 +164,34 @@ def test_a_command_runs_once_whatever_is_killed_meanwhile(
     assert execute(director, id, "cat lines")["stdout"] == "begun\nended\n"
     director.user.call("DELETE", f"/sandboxes/{id}")
     assert left_of(director, id) == []
+
+
+def test_a_command_whose_activity_is_terminated_in_temporal_is_killed(
+    director: Installation,
+) -> None:
+    director.user.token()
+    id = made(director)
+    counting = "n=0; while :; do n=$((n+1)); echo $n | tee count; sleep 0.05; done"
+    body = {"command": counting, "timeout": 600_000, "async": True}
+    going = director.user.call("POST", f"/sandboxes/{id}/execute", body)
+    count = Path(director.home, "sandboxes", id, "workspace", "count")
+    until(count.exists, "it counts")
+    asyncio.run(terminated(director, going["executionId"]))
+    where = f"/sandboxes/{id}/executions/{going['executionId']}?wait=30"
+    ended = director.user.call("GET", where)
+    assert (ended["status"], ended["cause"]) == ("cancelled", "killed")
+    assert ended["error"]["code"] == "TERMINATED"
+    counted = count.read_text()
+    assert execute(director, id, "sleep 0.3; cat count")["stdout"] == counted, "nobody counts"
+    assert ended["stdout"].splitlines() == [str(n) for n in range(1, int(counted) + 1)]
+    director.user.call("DELETE", f"/sandboxes/{id}")
+
+
+async def terminated(director: Installation, activity: str) -> None:
+    """Press the button of the Temporal UI."""
+    address = f"127.0.0.1:{director.stack.ports.temporal}"
+    client = await connect(address, director.stack.namespace, lazy=False)
+    await client.get_activity_handle(activity).terminate(reason="pressed in the UI")
 
 
 @pytest.mark.alone

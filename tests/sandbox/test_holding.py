@@ -5,6 +5,7 @@ import time
 import pytest
 
 from director.domain.sandboxes import Cause
+from director.sandbox.docker import DockerRuntime
 
 pytestmark = pytest.mark.docker
 
@@ -24,6 +25,21 @@ def test_what_is_held_says_nothing_and_goes_on_where_it_was(runtime, sandbox, co
     runtime.resume(sandbox)
     while len(execution.read("stdout", 0, 10_000)) == len(held):
         assert execution.wait(0.05) is None
+
+
+def test_a_time_out_that_passes_while_it_is_held_ends_the_command_alone_and_afterwards(
+    engine, home, installation, sandbox, command
+):
+    strict = DockerRuntime(engine, home, installation, {}, term_grace_ms=0, supervisor_seconds=2)
+    other = strict.run(sandbox, command(COUNT))
+    execution = strict.run(sandbox, command("echo ready; sleep 60", timeout_ms=1500))
+    while execution.read("stdout", 0, 100) != b"ready\n":
+        assert execution.wait(0.05) is None
+    strict.pause(sandbox)
+    assert execution.wait(5) is None, "nobody in there can keep its time"
+    strict.resume(sandbox)
+    assert execution.wait(20).cause is Cause.TIMEOUT
+    assert other.wait(0.1) is None, "what else runs there goes on"
 
 
 def test_a_stop_lets_a_command_end_by_itself_and_leaves_the_files(runtime, sandbox, command):

@@ -2,17 +2,25 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from director.domain.hosts import Capacity
+from director.domain.lifetimes import SandboxCreate
+from director.domain.sandboxes import SandboxInfo
 from director.domain.sessions import SessionCreate
 from director.domain.users import Principal, Role
 from director.domain.workflows import StartWorkflow, WorkflowCreate
-from director.store import hosts, runs, sessions, workflows
+from director.store import hosts, placement, runs, sandboxes, sessions, workflows
 from director.store.engine import Store
+from director.store.placement import Claim
+from director.store.tables import SandboxRow
 
 SOMEBODY = Principal(user_id="usr_1", username="a", role=Role.OPERATOR, login_id="lgn_1")
+
+INFO = SandboxInfo(id="x", image="i", resolved_image="i@1", created=True)
+"""What a host tells of a sandbox that it has made."""
 
 GONE = timedelta(seconds=-1)
 """A lease that has run out."""
@@ -49,3 +57,30 @@ def host(store: Store) -> Callable[..., str]:
         return id
 
     return host
+
+
+@pytest.fixture
+def made(store: Store) -> Callable[..., str]:
+    """Add a sandbox that somebody makes; gives its id."""
+
+    def made(who: Principal = SOMEBODY, **fields: Any) -> str:
+        with store.write() as session:
+            return sandboxes.create(session, who, SandboxCreate.model_validate(fields)).id
+
+    return made
+
+
+@pytest.fixture
+def running(store: Store, made: Callable[..., str]) -> Callable[..., str]:
+    """The same of one that runs, on a host that the test has registered as `h`."""
+
+    def running(**fields: Any) -> str:
+        id = made(**fields)
+        with store.write() as session:
+            assert sandboxes.take_place(session, id, "h").state == "held"
+            row = session.get_one(SandboxRow, id)
+            assert placement.claim(session, row, "h", row.memory_mib) is Claim.MINE
+            assert sandboxes.begin(session, id, "h", INFO)
+        return id
+
+    return running

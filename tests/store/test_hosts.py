@@ -25,7 +25,8 @@ def row_of(store: Store, id: str) -> HostRow:
 
 def renewed(store: Store, id: str) -> int | None:
     with store.write() as session:
-        return hosts.renew(session, id)
+        row = hosts.renew(session, id)
+        return row.epoch if row is not None else None
 
 
 def test_several_workers_of_a_host_share_its_lease_and_its_epoch(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -11,47 +10,20 @@ from director.domain.errors import AuthorizationError, ConflictError, NotFoundEr
 from director.domain.lifetimes import (
     ExecuteBody,
     ExecutionStatus,
-    SandboxCreate,
     SandboxEnd,
     SandboxStatus,
 )
 from director.domain.pages import PageQuery
 from director.domain.sandboxes import SandboxInfo
 from director.domain.users import Principal, Role
-from director.store import events, executions, hosts, placement, sandboxes, tickets
+from director.store import events, executions, hosts, sandboxes, tickets
 from director.store.engine import Store
 from director.store.executions import StaleExecutionError
-from director.store.placement import Claim
 from director.store.tables import ExecutionRow, RunRow, SandboxRow
 
 ANN = Principal(user_id="usr_1", username="ann", role=Role.OPERATOR, login_id="lgn_1")
 BEN = Principal(user_id="usr_2", username="ben", role=Role.OPERATOR, login_id="lgn_2")
 INFO = SandboxInfo(id="x", image="i", resolved_image="i@1", created=True)
-
-
-@pytest.fixture
-def made(store: Store) -> Callable[..., str]:
-    def made(**fields: Any) -> str:
-        with store.write() as session:
-            return sandboxes.create(session, ANN, SandboxCreate.model_validate(fields)).id
-
-    return made
-
-
-@pytest.fixture
-def running(store: Store, made: Callable[..., str]) -> Callable[..., str]:
-    def running(**fields: Any) -> str:
-        id = made(**fields)
-        with store.write() as session:
-            assert sandboxes.take_place(session, id, "h").state == "held"
-        with store.write() as session:
-            row = session.get_one(SandboxRow, id)
-            assert placement.claim(session, row, "h", row.memory_mib) is Claim.MINE
-        with store.write() as session:
-            assert sandboxes.begin(session, id, "h", INFO)
-        return id
-
-    return running
 
 
 def test_a_making_that_is_done_is_not_undone_by_its_retry(
@@ -227,4 +199,4 @@ def test_reconcile_finds_what_has_not_begun_and_what_has_not_ended(
         assert sandboxes.open_ones(session, begun=True, age=timedelta(minutes=1)) == []
         ((row, where),) = executions.open_ones(session, timedelta(0), 10)
         assert (row.main, where) == (True, "h")
-        assert sandboxes.known(session, [id, "sbx_other"]) == {id}
+        assert sandboxes.known(session, [id, "sbx_other"]) == {id: "running"}

@@ -8,7 +8,7 @@ from pydantic import ValidationError as InvalidBody
 from sqlmodel import select
 
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
-from director.domain.lifetimes import SandboxCreate, SandboxEnd, SandboxStatus
+from director.domain.lifetimes import SandboxEnd, SandboxStatus
 from director.domain.networks import NetworkCreate, PolicyCreate
 from director.domain.pages import PageQuery
 from director.domain.policies import EffectivePolicy
@@ -16,7 +16,7 @@ from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
 from director.domain.security import EnforceBody, Enforcement, Profile, ProfileCreate, ProfileUpdate
 from director.domain.sessions import SessionCreate, SessionUpdate
 from director.domain.users import Principal, Role
-from director.store import enforcement, networks, placement, sandboxes, security, sessions
+from director.store import enforcement, networks, sandboxes, security, sessions
 from director.store.enforcement import Begun, ChangedError
 from director.store.engine import Store
 from director.store.tables import EnforcementRow, SandboxRow
@@ -47,31 +47,9 @@ def parent(store: Store) -> Callable[..., str]:
     return parent
 
 
-@pytest.fixture
-def made(store: Store) -> Callable[..., str]:
-    def made(who: Principal = ANN, **fields: Any) -> str:
-        with store.write() as session:
-            return sandboxes.create(session, who, SandboxCreate.model_validate(fields)).id
-
-    return made
-
-
-@pytest.fixture
-def running(store: Store, made: Callable[..., str]) -> Callable[..., str]:
-    def running(**fields: Any) -> str:
-        id = made(**fields)
-        with store.write() as session:
-            sandboxes.take_place(session, id, "h")
-            placement.claim(session, session.get_one(SandboxRow, id), "h", 1)
-            assert sandboxes.begin(session, id, "h", INFO)
-        return id
-
-    return running
-
-
 @pytest.fixture(autouse=True)
 def _host(host: Callable[..., str]) -> None:
-    host("h", places=16)
+    host("h", places=16, memory_mib=1 << 20)
 
 
 def policy(store: Store, id: str) -> EffectivePolicy:

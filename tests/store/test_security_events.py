@@ -9,7 +9,7 @@ from sqlmodel import select
 
 from director.domain.alerts import AlertRule, AlertRules
 from director.domain.events import EventType
-from director.domain.lifetimes import ExecuteBody, ExecutionStatus, SandboxCreate
+from director.domain.lifetimes import ExecuteBody, ExecutionStatus
 from director.domain.runs import RunStatus
 from director.domain.sandboxes import Cause, SandboxInfo
 from director.domain.security_events import (
@@ -24,13 +24,12 @@ from director.store import (
     alerts,
     events,
     executions,
-    placement,
     sandboxes,
     security_events,
     users,
 )
 from director.store.engine import Store
-from director.store.tables import RunRow, SandboxRow, SecurityEventRow
+from director.store.tables import RunRow, SecurityEventRow
 
 ANN = Principal(user_id="usr_1", username="ann", role=Role.OPERATOR, login_id="lgn_1")
 BEN = Principal(user_id="usr_2", username="ben", role=Role.OPERATOR, login_id="lgn_2")
@@ -59,19 +58,9 @@ def told(store: Store, rules: AlertRules) -> list[tuple[str, str, int]]:
     return sorted((each.rule, each.subject, each.times) for each in new)
 
 
-@pytest.fixture
-def running(store: Store, host: Callable[..., str]) -> Callable[..., str]:
-    host("h", places=16)
-
-    def running(**fields: Any) -> str:
-        with store.write() as session:
-            id = sandboxes.create(session, ANN, SandboxCreate.model_validate(fields)).id
-            sandboxes.take_place(session, id, "h")
-            placement.claim(session, session.get_one(SandboxRow, id), "h", 1)
-            assert sandboxes.begin(session, id, "h", INFO)
-        return id
-
-    return running
+@pytest.fixture(autouse=True)
+def _host(host: Callable[..., str]) -> None:
+    host("h", places=16, memory_mib=1 << 20)
 
 
 def ended(store: Store, sandbox_id: str, cause: Cause, status: ExecutionStatus) -> str:
