@@ -28,7 +28,23 @@ _ON_BOTH = (
     "workflows/test_tries.py",
 )
 """The tests that run on every kind of database, wherever they use one, as those do that are marked
-`kills`; others use SQLite."""
+`kills` or `both`; others use SQLite."""
+_ON_ONE = tuple(
+    f"api/test_{noun}.py"
+    for noun in (
+        "archives",
+        "auth",
+        "departments",
+        "foundation",
+        "networks",
+        "openapi",
+        "sandboxes",
+        "users",
+        "workflows",
+    )
+)
+"""But not these, whose statements `store` tries on every kind: what they look at is all that comes
+before a statement, and what becomes of its answer. Where requests meet, they are marked `both`."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,8 +52,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
     if "database" in metafunc.fixturenames and "database" not in named:
         place = metafunc.definition.path.relative_to(Path(__file__).parent)
-        kills = metafunc.definition.get_closest_marker("kills")
-        if kills or any(place.is_relative_to(part) for part in _ON_BOTH):
+        marked = any(map(metafunc.definition.get_closest_marker, ("kills", "both")))
+        plain = any(map(place.is_relative_to, _ON_ONE))
+        if marked or (not plain and any(map(place.is_relative_to, _ON_BOTH))):
             metafunc.parametrize("database", DATABASES, indirect=True, scope="session")
 
 
