@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.groups import group, in_order
 from support.postgres import DATABASES, NewDatabase, PostgresServer, database_url
 from support.server import TemporalServer
-from support.stack import Stack, running_stack
 
 from director.logs import set_up_logs
-from director.store.engine import Store
+
+if TYPE_CHECKING:
+    # else imported where they are used: API, worker and store take two seconds, and many processes
+    # run no test that has them in itself
+    from support.stack import Stack
+
+    from director.store.engine import Store
 
 _ON_BOTH = (
     "store",
@@ -125,6 +131,8 @@ def url(new_database: NewDatabase, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with Director's tables, to be copied: making them costs more than most tests do."""
+    from director.store.engine import Store
+
     path = tmp_path_factory.mktemp("template") / "director.db"
     store = Store(f"sqlite:///{path}")
     store.create_tables()
@@ -133,8 +141,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(url: str, sqlite_template: Path) -> Iterator[Store]:
+def store(url: str, sqlite_template: Path) -> Iterator["Store"]:
     """A store of the test's own."""
+    from director.store.engine import Store
+
     if url.startswith("sqlite:///"):
         shutil.copyfile(sqlite_template, url.removeprefix("sqlite:///"))
     store = Store(url)
@@ -148,8 +158,10 @@ async def stacks(
     temporal_server: TemporalServer,
     postgres_server: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Callable[[str], Awaitable[Stack]]]:
+) -> AsyncIterator[Callable[[str], Awaitable["Stack"]]]:
     """One Director for each kind of database; it stays when tests of another kind come between."""
+    from support.stack import Stack, running_stack
+
     made: dict[str, Stack] = {}
     async with AsyncExitStack() as running:
 
@@ -165,6 +177,6 @@ async def stacks(
 
 
 @pytest.fixture(scope="session")
-async def stack(database: str, stacks: Callable[[str], Awaitable[Stack]]) -> Stack:
+async def stack(database: str, stacks: Callable[[str], Awaitable["Stack"]]) -> "Stack":
     """One Director for all tests that break nothing: each makes sessions of its own."""
     return await stacks(database)

@@ -17,8 +17,6 @@ from typing import Any
 import psycopg
 from support.server import free_port
 
-from director.store.engine import Store
-
 DATABASES = ("sqlite", "postgres")
 """What tests of the store run on."""
 
@@ -162,6 +160,8 @@ class PostgresServer:
             assert self._spawn(command, log).wait(_SECONDS) == 0, self._log.read_text()
 
     def _make_template(self) -> None:
+        from director.store.engine import Store  # half a second, for those that make a database
+
         self._execute(f"CREATE DATABASE {_TEMPLATE}")
         store = Store(self._url(_TEMPLATE))
         store.create_tables()
