@@ -37,6 +37,9 @@ _BESIDE = "3"
 _ALONE = "2"
 """Of those that measure how soon something is done."""
 _FEW = 3
+_COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Tests, and the parts of Director that they start, are compiled once: where nothing is kept, each
+of a hundred processes does so again, for most of a second."""
 _GROUPS = ["--dist", "loadgroup", "--no-loadscope-reorder"]
 """See `tests/support/groups.py`."""
 
@@ -72,7 +75,7 @@ def _with_engine(engine: Engine, arguments: list[str]) -> int:
     image = ensure_image(engine.client, say)
     run, folder = secrets.token_hex(8), Path(tempfile.mkdtemp(prefix="director-test-"))
     folder.chmod(0o711)  # Postgres runs as nobody, who must find what is its own in there
-    environ = {MARK: run, "TMPDIR": str(folder), "DIRECTOR_TEST_IMAGE": image}
+    environ = _COMPILED | {MARK: run, "TMPDIR": str(folder), "DIRECTOR_TEST_IMAGE": image}
     code = _all_tests(arguments, environ)
     left = _settled_leaks(run, folder, engine)
     for line in left:
@@ -104,7 +107,7 @@ def _without_engine(arguments: list[str], reason: str) -> int:
     if os.environ.get("CI") == "true":
         say(f"Tests need Docker: {reason}")
         return 1
-    code = _pytest([*arguments, "-m", "not docker"], {})
+    code = _pytest([*arguments, "-m", "not docker"], _COMPILED)
     say(f"NOT RUN: the tests that need Docker ({reason})")
     return code
 

@@ -7,15 +7,21 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Itera
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.groups import group, in_order
 from support.postgres import DATABASES, NewDatabase, PostgresServer, database_url
 from support.server import TemporalServer
-from support.stack import Stack, running_stack
 
 from director.logs import set_up_logs
-from director.store.engine import Store
+
+if TYPE_CHECKING:
+    # else imported where they are used: API, worker and store take two seconds, and many processes
+    # run no test that has them in itself
+    from support.stack import Stack
+
+    from director.store.engine import Store
 
 _ON_BOTH = (
     "store",
@@ -28,7 +34,23 @@ _ON_BOTH = (
     "workflows/test_tries.py",
 )
 """The tests that run on every kind of database, wherever they use one, as those do that are marked
-`kills`; others use SQLite."""
+`kills` or `both`; others use SQLite."""
+_ON_ONE = tuple(
+    f"api/test_{noun}.py"
+    for noun in (
+        "archives",
+        "auth",
+        "departments",
+        "foundation",
+        "networks",
+        "openapi",
+        "sandboxes",
+        "users",
+        "workflows",
+    )
+)
+"""But not these, whose statements `store` tries on every kind: what they look at is all that comes
+before a statement, and what becomes of its answer. Where requests meet, they are marked `both`."""
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,8 +58,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     named = {mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")}
     if "database" in metafunc.fixturenames and "database" not in named:
         place = metafunc.definition.path.relative_to(Path(__file__).parent)
-        kills = metafunc.definition.get_closest_marker("kills")
-        if kills or any(place.is_relative_to(part) for part in _ON_BOTH):
+        marked = any(map(metafunc.definition.get_closest_marker, ("kills", "both")))
+        plain = any(map(place.is_relative_to, _ON_ONE))
+        if marked or (not plain and any(map(place.is_relative_to, _ON_BOTH))):
             metafunc.parametrize("database", DATABASES, indirect=True, scope="session")
 
 
@@ -108,6 +131,8 @@ def url(new_database: NewDatabase, tmp_path: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with Director's tables, to be copied: making them costs more than most tests do."""
+    from director.store.engine import Store
+
     path = tmp_path_factory.mktemp("template") / "director.db"
     store = Store(f"sqlite:///{path}")
     store.create_tables()
@@ -116,8 +141,10 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def store(url: str, sqlite_template: Path) -> Iterator[Store]:
+def store(url: str, sqlite_template: Path) -> Iterator["Store"]:
     """A store of the test's own."""
+    from director.store.engine import Store
+
     if url.startswith("sqlite:///"):
         shutil.copyfile(sqlite_template, url.removeprefix("sqlite:///"))
     store = Store(url)
@@ -131,8 +158,10 @@ async def stacks(
     temporal_server: TemporalServer,
     postgres_server: PostgresServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Callable[[str], Awaitable[Stack]]]:
+) -> AsyncIterator[Callable[[str], Awaitable["Stack"]]]:
     """One Director for each kind of database; it stays when tests of another kind come between."""
+    from support.stack import Stack, running_stack
+
     made: dict[str, Stack] = {}
     async with AsyncExitStack() as running:
 
@@ -148,6 +177,6 @@ async def stacks(
 
 
 @pytest.fixture(scope="session")
-async def stack(database: str, stacks: Callable[[str], Awaitable[Stack]]) -> Stack:
+async def stack(database: str, stacks: Callable[[str], Awaitable["Stack"]]) -> "Stack":
     """One Director for all tests that break nothing: each makes sessions of its own."""
     return await stacks(database)

@@ -6,16 +6,12 @@ from typing import NoReturn
 import typer
 
 from director import __version__
-from director.cli import demo as demonstration
 from director.cli import up as serving
 from director.cli.doctor import checks, print_doctor
 from director.cli.stack import Ports, StackError
 from director.logs import set_up_logs
 from director.machine.apt import SetUpError
 from director.settings import Settings, SettingsError, private_home, read_settings
-from director.store.database import AwayError
-from director.store.engine import Store
-from director.store.schema import SchemaError
 
 app = typer.Typer(
     help="Durable workflows for people and AI agents, in Docker sandboxes on Temporal.",
@@ -48,9 +44,11 @@ def down() -> None:
 @app.command()
 def demo() -> None:
     """Run the example projects as workflows and show what happens."""
+    from director.cli.demo import demo as run  # a second to import, which `up` does not wait for
+
     home, ports = _place()
     try:
-        code = demonstration.demo(home, ports)
+        code = run(home, ports)
     except (SettingsError, SetUpError, StackError) as error:
         _fail(error)
     raise typer.Exit(code)
@@ -67,6 +65,11 @@ def doctor() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version, as the first process that starts would."""
+    # half a second to import, which the other commands do not wait for
+    from director.store.database import AwayError
+    from director.store.engine import Store
+    from director.store.schema import SchemaError
+
     settings = _settings()
     set_up_logs(settings.log_format)
     try:

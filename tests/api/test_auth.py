@@ -130,6 +130,7 @@ async def test_an_access_token_has_the_agreed_claims_and_names_its_key(api: Api)
     assert jwt.get_unverified_header(token)["kid"] == KEY_ID
 
 
+@pytest.mark.both
 @pytest.mark.asyncio
 async def test_unknown_wrong_and_disabled_cost_one_comparison_and_look_the_same(
     api: Api,
@@ -354,6 +355,7 @@ async def test_disabling_a_user_ends_what_is_open_at_once(api: Api) -> None:
     refused(await api.refresh(pair["refreshToken"]))
 
 
+@pytest.mark.both
 @pytest.mark.asyncio
 async def test_a_token_out_of_a_frame_may_hold_anything(api: Api) -> None:
     for token in ("", "\ud800", "a.\ud800.b", "\x00", "." * 70_000):

@@ -11,16 +11,15 @@ from uuid import uuid4
 import httpx
 import pytest
 from sqlmodel import col, func, select
+from support.described import SCHEMA
 from support.postgres import NewDatabase
 from support.server import TemporalServer
 from support.stack import ADMIN_PASSWORD, Data, Stack, logged_in, running_stack
 
-from director.api.app import create_app
 from director.api.gateway import Gateway
 from director.api.once import Desk
 from director.domain.events import EventType
 from director.domain.times import utc_now
-from director.settings import read_settings
 from director.store.tables import EventRow, IdempotencyRow, RunRow, SessionRow
 from director.store.users import UserRow
 
@@ -28,9 +27,6 @@ Refusal = Callable[[httpx.Response, int, str], Data]
 
 CREATES = ["sessions", "departments", "workflows", "users", "archives"]
 SESSION = {"type": "director", "name": "A session"}
-SCHEMA: Data = create_app(
-    read_settings({"DIRECTOR_SECRET_KEY": "k" * 32, "DIRECTOR_HOME": "unused"})
-).openapi()
 
 
 def keyed(key: str | None = None) -> dict[str, str]:

@@ -46,6 +46,7 @@ async def made(stack: Stack, **fields: Any) -> Data:
     return dict(await stack.call("POST", "/networks", body))
 
 
+@pytest.mark.both
 async def test_the_documents_requests_work_as_printed_one_after_the_other(
     stack: Stack, host: ScriptedHost
 ) -> None:
@@ -95,6 +96,7 @@ async def test_a_subnet_is_picked_that_neither_a_network_nor_the_host_uses(
     assert host.applied[one["id"]].subnet == IPv4Network("10.213.2.0/24")
 
 
+@pytest.mark.both
 async def test_a_subnet_that_somebody_else_was_quicker_to_take_is_left_to_them(
     stack: Stack, host: ScriptedHost
 ) -> None:
@@ -104,6 +106,7 @@ async def test_a_subnet_that_somebody_else_was_quicker_to_take_is_left_to_them(
     assert host.applied[network["id"]].subnet == IPv4Network("10.213.3.0/24")
 
 
+@pytest.mark.both
 async def test_a_used_name_and_an_overlap_are_conflicts(
     stack: Stack, host: ScriptedHost, refused: Refusal
 ) -> None:
@@ -225,6 +228,7 @@ async def test_isolation_is_idempotent_and_can_be_ended(stack: Stack, host: Scri
     assert not host.applied[first["id"]].isolated
 
 
+@pytest.mark.both
 async def test_a_network_with_sandboxes_is_deleted_by_force_only(
     stack: Stack, host: ScriptedHost, refused: Refusal
 ) -> None:
@@ -236,6 +240,7 @@ async def test_a_network_with_sandboxes_is_deleted_by_force_only(
     assert network["id"] not in host.bridges
 
 
+@pytest.mark.both
 async def test_a_change_of_a_version_that_is_not_the_present_one_is_refused(
     stack: Stack, host: ScriptedHost, refused: Refusal
 ) -> None:
@@ -276,6 +281,7 @@ async def test_a_network_is_its_owners_and_the_admins(
     assert same.status_code == 201, "names are each owner's own"
 
 
+@pytest.mark.both
 async def test_a_retried_create_gives_the_network_that_was_made(
     stack: Stack, host: ScriptedHost
 ) -> None:

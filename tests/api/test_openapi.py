@@ -7,10 +7,8 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from support.described import SCHEMA
 from support.stack import Data, Stack
-
-from director.api.app import create_app
-from director.settings import read_settings
 
 Refusal = Callable[[httpx.Response, int, str], Data]
 
@@ -24,8 +22,6 @@ LEAST = {
 }
 """Bodies of routes that take no empty one."""
 
-_SETTINGS = {"DIRECTOR_SECRET_KEY": "k" * 32, "DIRECTOR_HOME": "unused"}
-SCHEMA: Data = create_app(read_settings(_SETTINGS)).openapi()
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, methods in SCHEMA["paths"].items()

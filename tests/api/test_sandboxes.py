@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from support.alone import alone
 from support.stack import Data, Stack
 from support.waiting import until_so
@@ -262,6 +263,7 @@ async def test_a_sandbox_expires_when_its_time_is_over(stack: Stack) -> None:
     await gone(stack, sandbox["id"])
 
 
+@pytest.mark.both
 async def test_one_key_makes_one_sandbox_and_runs_one_command(stack: Stack) -> None:
     headers = {"Idempotency-Key": "sandbox-one"}
     first = await stack.http.post("/sandboxes", json={"name": "one"}, headers=headers)
@@ -321,6 +323,7 @@ async def test_a_workflow_cancelled_in_temporal_leaves_nothing(stack: Stack) -> 
     raise AssertionError("the workflow is not cancelled")
 
 
+@pytest.mark.both
 async def test_many_at_once_leave_nothing(stack: Stack) -> None:
     sandboxes = await asyncio.gather(
         *(stack.call("POST", "/sandboxes?wait=0", {"command": "wait ever"}) for _ in range(20))
@@ -451,6 +454,7 @@ async def test_that_an_image_is_fetched_is_seen(stack: Stack) -> None:
     await stack.call("DELETE", f"/sandboxes/{sandbox['id']}")
 
 
+@pytest.mark.both
 async def test_the_sandboxes_of_a_session_go_with_it_by_force_while_they_run(
     stack: Stack, refused: Refusal
 ) -> None:

@@ -274,6 +274,7 @@ def test_a_first_admin_that_the_api_would_refuse_is_refused(
     assert usernames(store) == []
 
 
+@pytest.mark.both
 def test_processes_that_start_at_once_make_one_admin(
     store: Store, url: str, tmp_path: Path
 ) -> None:

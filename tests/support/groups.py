@@ -21,17 +21,24 @@ last one at work for long."""
 
 
 def group(item: pytest.Item) -> str:
-    """A file's tests share what they start; those that work with the one Director of a kind of
-    database are a group in all files; where parts of Director are killed, each kind of database is
-    one of its own. A mark `xdist_group` names another one."""
+    """A file's tests share what they start. Those that work with the one Director of a kind of
+    database, in processes or scripted, are a group in all files, so that there is one, and so are
+    those that use a Postgres; where parts of Director are killed, each kind of database is one of
+    its own. A mark `xdist_group` names another one."""
     if named := item.get_closest_marker("xdist_group"):
         return str(named.args[0])
     callspec = getattr(item, "callspec", None)
     database = callspec.params.get("database", "") if callspec else ""
-    if "director" in getattr(item, "fixturenames", ()):
+    fixtures = getattr(item, "fixturenames", ())
+    if "director" in fixtures:
         return f"director {database or DATABASES[0]}"
     file = str(item.path.relative_to(item.config.rootpath / "tests"))
-    return f"{file} {database}" if database and item.get_closest_marker("kills") else file
+    if item.get_closest_marker("kills"):
+        return f"{file} {database}".rstrip()
+    shared = "scripted" if "stack" in fixtures else ""
+    if database == "postgres":
+        return f"{database} {shared}".rstrip()
+    return shared or file
 
 
 def in_order(items: list[pytest.Item]) -> list[pytest.Item]:
