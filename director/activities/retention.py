@@ -1,4 +1,5 @@
-"""What is kept for a time only goes when it is over: events, outputs, answers to known requests."""
+"""What is kept for a time only goes when it is over: events, outputs, answers to known requests,
+and what was in that which is deleted."""
 
 import asyncio
 import time
@@ -10,7 +11,7 @@ import structlog
 from sqlmodel import Session
 
 from director.domain.times import utc_now
-from director.store import events, idempotency, outputs, security_events
+from director.store import context, events, idempotency, messages, outputs, security_events
 from director.store.engine import Store
 
 log = structlog.get_logger()
@@ -71,7 +72,11 @@ class Retention:
         return count
 
     def _drops(self) -> dict[str, Drop]:
-        drops: dict[str, Drop] = {"idempotency": lambda s: idempotency.purge(s, _BATCH)}
+        drops: dict[str, Drop] = {
+            "idempotency": lambda s: idempotency.purge(s, _BATCH),
+            "items of deleted windows": lambda s: context.purge(s, _BATCH),
+            "messages of deleted sessions": lambda s: messages.purge(s, _BATCH),
+        }
         now, kept = utc_now(), self.kept
         if (age := kept.events) is not None:
             until = now - age

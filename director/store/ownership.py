@@ -8,6 +8,7 @@ from sqlmodel import Session, col
 from director.domain.users import Principal
 from director.store.tables import (
     CheckpointRow,
+    ContextRow,
     DepartmentRow,
     SandboxRow,
     SessionRow,
@@ -33,7 +34,11 @@ def owned(principal: Principal, row: Any) -> list[ColumnElement[bool]]:
 def seen_in(
     session: Session,
     principal: Principal,
-    row: type[DepartmentRow] | type[WorkflowRow] | type[CheckpointRow] | type[SandboxRow],
+    row: type[DepartmentRow]
+    | type[WorkflowRow]
+    | type[CheckpointRow]
+    | type[SandboxRow]
+    | type[ContextRow],
     session_id: str | None,
 ) -> list[ColumnElement[bool]]:
     """The condition that the principal may see rows, of a session where one is given: what is in a
