@@ -220,9 +220,9 @@ class Weight(NamedTuple):
 
 def leaving(items: Iterable[Weight], surplus: int, surplus_tokens: int) -> Iterator[Weight]:
     """Which items leave so that at least so many items, and so many tokens, are gone; `items` come
-    in the order in which they leave, and no more are looked at than must be."""
-    coming = iter(items)
-    while surplus > 0 or surplus_tokens > 0:
-        item = next(coming)
+    in the order in which they leave."""
+    for item in items:
+        if surplus <= 0 and surplus_tokens <= 0:
+            return
         surplus, surplus_tokens = surplus - 1, surplus_tokens - item.tokens
         yield item

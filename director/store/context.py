@@ -197,24 +197,24 @@ def _evict(session: Session, window: ContextRow) -> list[str]:
     window.touch()
     session.add(window)
     session.flush()
-    gone = _drop_aged(session, window, utc_now())
-    bounds = _config(window)
-    count, tokens = _counts(session, [window.id]).get(window.id, (0, 0))
+    now, bounds = utc_now(), _config(window)
+    gone = _drop_aged(session, window, now)
+    count, tokens = _counts(session, [window.id], now).get(window.id, (0, 0))
     surplus = count - bounds.max_size
     surplus_tokens = tokens - bounds.max_tokens if bounds.max_tokens is not None else 0
     if surplus <= 0 and surplus_tokens <= 0:
         return gone
-    weights = _weights(session, window.id, None if surplus_tokens > 0 else surplus)
+    weights = _weights(session, window.id, now, None if surplus_tokens > 0 else surplus)
     chosen = [weight.id for weight in domain.leaving(weights, surplus, surplus_tokens)]
     _drop(session, chosen)
     return [*gone, *chosen]
 
 
-def _weights(session: Session, context_id: str, most: int | None) -> list[Weight]:
+def _weights(session: Session, context_id: str, now: datetime, most: int | None) -> list[Weight]:
     """What counts of the items of a window, in the order in which they leave."""
     row = ContextItemRow
     columns = (col(row.importance), col(row.number), col(row.tokens), col(row.id))
-    ordered = sqlalchemy.select(*columns).where(*_living([context_id])).order_by(*columns[:2])
+    ordered = sqlalchemy.select(*columns).where(*_living([context_id], now)).order_by(*columns[:2])
     return [Weight(*found) for found in session.execute(ordered.limit(most))]
 
 
@@ -240,10 +240,10 @@ def _item(session: Session, context_id: str, id: str) -> ContextItemRow:
     return row
 
 
-def _living(ids: list[str]) -> list[ColumnElement[bool]]:
+def _living(ids: list[str], now: datetime | None = None) -> list[ColumnElement[bool]]:
     """The condition that items are in one of some windows now: every read judges their age."""
     row = ContextItemRow
-    young = or_(col(row.expires_at).is_(None), col(row.expires_at) > utc_now())
+    young = or_(col(row.expires_at).is_(None), col(row.expires_at) > (now or utc_now()))
     return [col(row.context_id).in_(ids), ~_superseded(row), young]
 
 
@@ -255,11 +255,13 @@ def _there(row: ContextRow) -> bool:
     return row.deleted_at is None and row.superseded_by is None
 
 
-def _counts(session: Session, ids: list[str]) -> dict[str, tuple[int, int]]:
+def _counts(
+    session: Session, ids: list[str], now: datetime | None = None
+) -> dict[str, tuple[int, int]]:
     """How many items, and how many tokens, are in each of some windows."""
     row = ContextItemRow
     counted = sqlalchemy.select(col(row.context_id), func.count(), func.sum(row.tokens))
-    found = session.execute(counted.where(*_living(ids)).group_by(col(row.context_id)))
+    found = session.execute(counted.where(*_living(ids, now)).group_by(col(row.context_id)))
     return {id: (count, int(tokens)) for id, count, tokens in found}
 
 

@@ -33,10 +33,11 @@ def put_context(
     windows = [row.id for row in _present_windows(session, parent.id)]
     locks.each(session, ContextRow, sorted({*windows, *(copy.id for copy in copies)}))
     _supersede(session, ContextRow, windows, [copy.id for copy in copies], restore_id)
+    kept = {copy.id: [item.id for item in copy.items] for copy in copies}
+    for id in sorted({*windows, *kept}):
+        _supersede(session, ContextItemRow, _items(session, id), kept.get(id, []), restore_id)
     for copy in copies:
         _put_window(session, parent, copy)
-        kept = [item.id for item in copy.items]
-        _supersede(session, ContextItemRow, _present_items(session, copy.id), kept, restore_id)
         items = [{"context_id": copy.id, **item.model_dump(by_alias=False)} for item in copy.items]
         _put(session, ContextItemRow, items)
 
@@ -85,7 +86,7 @@ def _present_windows(session: Session, session_id: str) -> list[ContextRow]:
     return list(session.exec(present.order_by(col(row.id))))
 
 
-def _present_items(session: Session, context_id: str) -> list[str]:
+def _items(session: Session, context_id: str) -> list[str]:
     row = ContextItemRow
     present = select(row.id).where(row.context_id == context_id, col(row.superseded_by).is_(None))
     return list(session.exec(present))

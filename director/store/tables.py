@@ -437,8 +437,12 @@ class ContextItemRow(Row, table=True):
     __tablename__ = "context_items"
     __table_args__ = (
         UniqueConstraint("context_id", "number"),
-        _present("ix_context_items_leaving", "context_id", "importance", "number", "tokens"),
-        _present("ix_context_items_expiry", "expires_at"),
+        # with all that is counted: what is in an item may be large, and lies behind the rest
+        _present(
+            "ix_context_items_leaving",
+            *("context_id", "importance", "number", "tokens", "expires_at", "id"),
+        ),
+        _present("ix_context_items_expiry", "expires_at", "context_id"),
     )
 
     id: str = Field(primary_key=True)
@@ -446,22 +450,25 @@ class ContextItemRow(Row, table=True):
     number: int
     """Counts the items of a window as they come."""
     type: str
-    content: Any = Field(sa_type=JSON)
-    details: Json = Field(default={}, sa_type=JSON)
-    """Its `metadata`."""
     importance: float
     tokens: int
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     superseded_by: str | None = None
     """The restore of a checkpoint that was made before the item."""
+    details: Json = Field(default={}, sa_type=JSON)
+    """Its `metadata`."""
+    content: Any = Field(sa_type=JSON)
 
 
 class MessageRow(Row, table=True):
     """A message in the log of a session."""
 
     __tablename__ = "messages"
-    __table_args__ = (UniqueConstraint("session_id", "number"),)
+    __table_args__ = (
+        UniqueConstraint("session_id", "number"),
+        _present("ix_messages_log", "session_id", "number"),
+    )
 
     id: str = Field(primary_key=True)
     session_id: str = Field(foreign_key="sessions.id")
@@ -469,12 +476,12 @@ class MessageRow(Row, table=True):
     """Counts the messages of a session, also those that are superseded."""
     role: str
     author: str
-    content: Any = Field(sa_type=JSON)
-    details: Json = Field(default={}, sa_type=JSON)
-    """Its `metadata`."""
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
     superseded_by: str | None = None
     """The restore of a checkpoint that was made before the message."""
+    details: Json = Field(default={}, sa_type=JSON)
+    """Its `metadata`."""
+    content: Any = Field(sa_type=JSON)
 
 
 class EventRow(Row, table=True):

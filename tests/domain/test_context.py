@@ -51,7 +51,7 @@ def test_what_stays_is_what_a_simple_reference_keeps(seed: int) -> None:
     assert all(one[:2] < other[:2] for one in gone for other in kept)
 
 
-def test_no_more_items_are_looked_at_than_leave() -> None:
+def test_items_are_looked_at_until_enough_have_left() -> None:
     endless = (Weight(0.5, number, 3, str(number)) for number in range(10**9))
     assert [each.id for each in leaving(endless, 1, 7)] == ["0", "1", "2"]
 

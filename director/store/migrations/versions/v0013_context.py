@@ -49,13 +49,13 @@ def _items() -> None:
         *_texts("id", "context_id"),
         sa.Column("number", sa.Integer(), nullable=False),
         *_texts("type"),
-        sa.Column("content", sa.JSON(), nullable=False),
-        sa.Column("details", sa.JSON(), nullable=False),
         sa.Column("importance", sa.Float(), nullable=False),
         sa.Column("tokens", sa.Integer(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("expires_at", TIME, nullable=True),
         sa.Column("superseded_by", TEXT, nullable=True),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_context_items"),
         sa.ForeignKeyConstraint(
             ["context_id"],
@@ -64,15 +64,16 @@ def _items() -> None:
         ),
         sa.UniqueConstraint("context_id", "number", name="uq_context_items_context_id_number"),
     )
-    _present("ix_context_items_leaving", "context_id", "importance", "number", "tokens")
-    _present("ix_context_items_expiry", "expires_at")
+    counted = ["context_id", "importance", "number", "tokens", "expires_at", "id"]
+    _present("ix_context_items_leaving", "context_items", counted)
+    _present("ix_context_items_expiry", "context_items", ["expires_at", "context_id"])
 
 
-def _present(name: str, *columns: str) -> None:
+def _present(name: str, table: str, columns: list[str]) -> None:
     op.create_index(
         name,
-        "context_items",
-        list(columns),
+        table,
+        columns,
         sqlite_where=PRESENT,
         postgresql_where=PRESENT,
     )
@@ -84,16 +85,17 @@ def _messages() -> None:
         *_texts("id", "session_id"),
         sa.Column("number", sa.Integer(), nullable=False),
         *_texts("role", "author"),
-        sa.Column("content", sa.JSON(), nullable=False),
-        sa.Column("details", sa.JSON(), nullable=False),
         sa.Column("created_at", TIME, nullable=False),
         sa.Column("superseded_by", TEXT, nullable=True),
+        sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("content", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_messages"),
         sa.ForeignKeyConstraint(
             ["session_id"], ["sessions.id"], name="fk_messages_session_id_sessions"
         ),
         sa.UniqueConstraint("session_id", "number", name="uq_messages_session_id_number"),
     )
+    _present("ix_messages_log", "messages", ["session_id", "number"])
 
 
 def _texts(*names: str) -> list[sa.Column]:  # type: ignore[type-arg]
