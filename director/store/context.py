@@ -25,6 +25,8 @@ from director.store.tables import ContextItemRow, ContextRow, SessionRow
 
 _TOLD = 100
 _BATCH = 100
+_SOME = 50
+"""Items that are looked at together: mostly one leaves for one that comes."""
 _UNSYNCHRONISED = {"synchronize_session": False}
 
 
@@ -204,24 +206,28 @@ def _evict(session: Session, window: ContextRow) -> list[str]:
     surplus_tokens = tokens - bounds.max_tokens if bounds.max_tokens is not None else 0
     if surplus <= 0 and surplus_tokens <= 0:
         return gone
-    weights = _weights(session, window.id, now, None if surplus_tokens > 0 else surplus)
-    chosen = [weight.id for weight in domain.leaving(weights, surplus, surplus_tokens)]
-    _drop(session, chosen)
-    return [*gone, *chosen]
+    least = _least(session, window.id, now, surplus, surplus_tokens)
+    _drop(session, least)
+    return [*gone, *least]
 
 
-def _weights(session: Session, context_id: str, now: datetime, most: int | None) -> list[Weight]:
-    """What counts of the items of a window, in the order in which they leave."""
+def _least(
+    session: Session, context_id: str, now: datetime, surplus: int, surplus_tokens: int
+) -> list[str]:
+    """The items that leave a window so that so many are gone, and so many tokens."""
     row = ContextItemRow
     columns = (col(row.importance), col(row.number), col(row.tokens), col(row.id))
     ordered = sqlalchemy.select(*columns).where(*_living([context_id], now)).order_by(*columns[:2])
-    return [Weight(*found) for found in session.execute(ordered.limit(most))]
+    with session.execute(ordered, execution_options={"yield_per": _SOME}) as found:
+        weights = (Weight(*each) for each in found)
+        return [each.id for each in domain.leaving(weights, surplus, surplus_tokens)]
 
 
 def _drop_aged(session: Session, window: ContextRow, now: datetime) -> list[str]:
     row = ContextItemRow
     over = (row.context_id == window.id, ~_superseded(row), col(row.expires_at) <= now)
-    gone = list(session.exec(select(row.id).where(*over).order_by(col(row.number))))
+    # sorted here: the database would look through the whole window for the order
+    gone = [id for _, id in sorted(session.exec(select(row.number, row.id).where(*over)))]
     _drop(session, gone)
     return gone
 

@@ -405,12 +405,6 @@ class CheckpointRow(Row, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
-def _present(name: str, *columns: str) -> Index:
-    """An index of what no restore has superseded."""
-    shown = text("superseded_by IS NULL")
-    return Index(name, *columns, sqlite_where=shown, postgresql_where=shown)
-
-
 class ContextRow(TimedRow, table=True):
     """A context window; `numbered` is the number of the item that came last."""
 
@@ -438,11 +432,11 @@ class ContextItemRow(Row, table=True):
     __table_args__ = (
         UniqueConstraint("context_id", "number"),
         # with all that is counted: what is in an item may be large, and lies behind the rest
-        _present(
+        Index(
             "ix_context_items_leaving",
-            *("context_id", "importance", "number", "tokens", "expires_at", "id"),
+            *("context_id", "superseded_by", "importance", "number", "tokens", "expires_at", "id"),
         ),
-        _present("ix_context_items_expiry", "expires_at", "context_id"),
+        Index("ix_context_items_expiry", "superseded_by", "expires_at", "context_id"),
     )
 
     id: str = Field(primary_key=True)
@@ -467,7 +461,7 @@ class MessageRow(Row, table=True):
     __tablename__ = "messages"
     __table_args__ = (
         UniqueConstraint("session_id", "number"),
-        _present("ix_messages_log", "session_id", "number"),
+        Index("ix_messages_log", "session_id", "superseded_by", "number"),
     )
 
     id: str = Field(primary_key=True)

@@ -9,7 +9,6 @@ down_revision = "0008"
 TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 TIME = sa.DateTime(timezone=True)
 SHOWN = sa.text("deleted_at IS NULL")
-PRESENT = sa.text("superseded_by IS NULL")
 
 
 def upgrade() -> None:
@@ -64,19 +63,10 @@ def _items() -> None:
         ),
         sa.UniqueConstraint("context_id", "number", name="uq_context_items_context_id_number"),
     )
-    counted = ["context_id", "importance", "number", "tokens", "expires_at", "id"]
-    _present("ix_context_items_leaving", "context_items", counted)
-    _present("ix_context_items_expiry", "context_items", ["expires_at", "context_id"])
-
-
-def _present(name: str, table: str, columns: list[str]) -> None:
-    op.create_index(
-        name,
-        table,
-        columns,
-        sqlite_where=PRESENT,
-        postgresql_where=PRESENT,
-    )
+    counted = ["context_id", "superseded_by", "importance", "number", "tokens", "expires_at", "id"]
+    op.create_index("ix_context_items_leaving", "context_items", counted)
+    expiring = ["superseded_by", "expires_at", "context_id"]
+    op.create_index("ix_context_items_expiry", "context_items", expiring)
 
 
 def _messages() -> None:
@@ -95,7 +85,7 @@ def _messages() -> None:
         ),
         sa.UniqueConstraint("session_id", "number", name="uq_messages_session_id_number"),
     )
-    _present("ix_messages_log", "messages", ["session_id", "number"])
+    op.create_index("ix_messages_log", "messages", ["session_id", "superseded_by", "number"])
 
 
 def _texts(*names: str) -> list[sa.Column]:  # type: ignore[type-arg]
