@@ -22,6 +22,7 @@ from director.activities.alerts import Alerts
 from director.activities.checkpoints import Checkpoints
 from director.activities.closed import ClosedRuns
 from director.activities.commands import Commands
+from director.activities.context import Ageing
 from director.activities.enforcement import Enforcements
 from director.activities.executes import Executes
 from director.activities.executions import Executions
@@ -108,6 +109,7 @@ class WorkerHost:
         closed, tending = ClosedRuns(sandboxes, signals), Tending(store, signals)
         strays = Strays(client, self._lifetimes)
         parts = [*tending.parts(), *strays.parts(), Retention(store, kept or Kept()).drop_old]
+        parts.append(Ageing(store).drop_aged)
         parts.append(Alerts(store, alerts or AlertRules()).raise_alerts)
         self._reconcile = ReconcileActivities(store, client, closed, parts)
         self._networks = networks

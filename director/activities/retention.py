@@ -1,4 +1,5 @@
-"""What is kept for a time only goes when it is over: events, outputs, answers to known requests."""
+"""What is kept for a time only goes when it is over: events, outputs, answers to known requests,
+and what was in that which is deleted."""
 
 import asyncio
 import time
@@ -10,7 +11,15 @@ import structlog
 from sqlmodel import Session
 
 from director.domain.times import utc_now
-from director.store import enforcement, events, idempotency, outputs, security_events
+from director.store import (
+    context,
+    enforcement,
+    events,
+    idempotency,
+    messages,
+    outputs,
+    security_events,
+)
 from director.store.engine import Store
 
 log = structlog.get_logger()
@@ -74,6 +83,8 @@ class Retention:
         drops: dict[str, Drop] = {
             "idempotency": lambda s: idempotency.purge(s, _BATCH),
             "enforcements": lambda s: enforcement.purge(s, _BATCH),
+            "items of deleted windows": lambda s: context.purge(s, _BATCH),
+            "messages of deleted sessions": lambda s: messages.purge(s, _BATCH),
         }
         now, kept = utc_now(), self.kept
         if (age := kept.events) is not None:

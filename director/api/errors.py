@@ -151,14 +151,7 @@ def invalid(problems: Sequence[Any], body: Any = None) -> errors.ValidationError
     return errors.ValidationError(message, **first, errors=details[:100])
 
 
-def refused(field: str, issue: str, value: str | None = None) -> errors.ValidationError:
-    """A ValidationError of one problem that no model could see."""
-    detail = {"field": field, "issue": issue}
-    if value is not None:
-        detail["value"] = value[:200]
-    return errors.ValidationError(
-        f"Invalid input data: {field}: {issue}", **detail, errors=[detail]
-    )
+refused = errors.refused
 
 
 def _merged(found: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from director.api.gateway import Gateway
 from director.api.hub import Hub
 from director.blobs.store import Blobs
 from director.domain.lifetimes import Terms
-from director.domain.pages import DEFAULT_LIMIT, MAX_LIMIT, PageQuery
+from director.domain.pages import DEFAULT_LIMIT, MAX_LIMIT, Order, PageQuery
 from director.store.engine import Store
 
 
@@ -90,3 +90,14 @@ async def _page(
 
 
 PageDep = Annotated[PageQuery, Depends(_page)]
+
+
+async def _ordered(
+    query: PageDep,
+    order: Annotated[Order, Query(description="`asc`: oldest first.")] = Order.DESC,
+) -> PageQuery:
+    return query.model_copy(update={"order": order})
+
+
+OrderedPageDep = Annotated[PageQuery, Depends(_ordered)]
+"""For a list that can be read from its begin as well."""

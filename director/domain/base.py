@@ -53,6 +53,12 @@ def _not_null(value: T | None) -> T | None:
     return value
 
 
+def _something(value: Any) -> Any:
+    if value is None:
+        raise ValueError("must be a string, or other JSON, but not null")
+    return value
+
+
 def no_nul(text: str) -> str:
     """Refuse a NUL, which neither an argument nor a variable of a process can hold."""
     if "\0" in text:
@@ -71,3 +77,5 @@ Name = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_no_co
 Description = Annotated[str, Field(max_length=10_000), AfterValidator(_no_control)]
 Millis = Annotated[int, Strict(), Field(ge=1, le=30 * 24 * 3600 * 1000)]
 Json = dict[str, Any]
+Content = Annotated[Any, AfterValidator(_something)]
+"""What somebody says or keeps: a text, or any JSON but null."""

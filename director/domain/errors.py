@@ -38,6 +38,14 @@ class ValidationError(DirectorError):
     code, status = "VALIDATION_ERROR", 400
 
 
+def refused(field: str, issue: str, value: str | None = None) -> ValidationError:
+    """A ValidationError of one problem that no model could see."""
+    detail = {"field": field, "issue": issue}
+    if value is not None:
+        detail["value"] = value[:200]
+    return ValidationError(f"Invalid input data: {field}: {issue}", **detail, errors=[detail])
+
+
 class AuthenticationError(DirectorError):
     """Who the caller is cannot be told."""
 

@@ -24,6 +24,10 @@ class EventType(StrEnum):
     SESSION_EXPIRED = "session.expired"
     SESSION_DELETED = "session.deleted"
     SESSION_METRICS = "session.metrics"
+    MESSAGE_CREATED = "message.created"
+    CONTEXT_CREATED = "context.created"
+    CONTEXT_UPDATED = "context.updated"
+    CONTEXT_DELETED = "context.deleted"
     WORKFLOW_QUEUED = "workflow.queued"
     WORKFLOW_STARTED = "workflow.started"
     WORKFLOW_PROGRESS = "workflow.progress"
@@ -78,6 +82,38 @@ class SessionData(EventData):
     session_id: str
     status: SessionStatus | Literal["deleted"]
     metrics: SessionMetrics = Field(description="Counts of what the session holds.")
+
+
+class MessageBrief(EventData):
+    """A message without what it says."""
+
+    id: str
+    role: str
+    author: str
+
+
+class MessageData(SessionData):
+    """A session in which something was said."""
+
+    message: MessageBrief = Field(description="The message, without its content.")
+
+
+class ContextBrief(EventData):
+    """A context window without what is in it."""
+
+    id: str
+    item_count: int
+    token_count: int
+    added: list[str] = Field(description="Ids of items that came, at most 100.")
+    removed: list[str] = Field(
+        description="Ids of items that left, by age, for others, or as asked, at most 100."
+    )
+
+
+class ContextData(SessionData):
+    """A session of which a context window has changed."""
+
+    context: ContextBrief = Field(description="The window as it is after the event.")
 
 
 class StepBrief(EventData):
@@ -264,6 +300,10 @@ CATALOGUE: Mapping[EventType, Entry] = {
     _E.SESSION_EXPIRED: Entry("its idle time is over", SessionData, _SESSION),
     _E.SESSION_DELETED: Entry("a session was deleted", SessionData, _SESSION, final=True),
     _E.SESSION_METRICS: Entry("its counts have changed", SessionData, _SESSION, coalesces=True),
+    _E.MESSAGE_CREATED: Entry("something was said in it", MessageData, _SESSION),
+    _E.CONTEXT_CREATED: Entry("a context window was made in it", ContextData, _SESSION),
+    _E.CONTEXT_UPDATED: Entry("items have come into a window, or left it", ContextData, _SESSION),
+    _E.CONTEXT_DELETED: Entry("a context window was deleted", ContextData, _SESSION),
     _E.WORKFLOW_QUEUED: Entry("a run was asked for", RunData, _RUN),
     _E.WORKFLOW_STARTED: Entry("its first step begins", RunData, _RUN),
     _E.WORKFLOW_PROGRESS: Entry(

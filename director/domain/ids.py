@@ -11,6 +11,7 @@ SESSION, DEPARTMENT, WORKFLOW, RUN = "ses", "dep", "wf", "run"
 CHECKPOINT, SANDBOX, EXECUTION, ARCHIVE = "ckp", "sbx", "exec", "arc"
 EVENT, USER, REQUEST, CONNECTION = "evt", "usr", "req", "con"
 NETWORK, POLICY, GRANT, PROFILE = "net", "pol", "grt", "prf"
+CONTEXT, ITEM, MESSAGE = "ctx", "itm", "msg"
 
 
 def new_id(prefix: str) -> str:

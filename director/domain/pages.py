@@ -1,5 +1,6 @@
 """Pages of lists."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
@@ -9,12 +10,20 @@ from director.domain.base import Shape
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 
 
+class Order(StrEnum):
+    """From which end a list is shown."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
 class PageQuery(Shape):
     """Which part of a list is wanted; out of range is an error, never clamped."""
 
     limit: Annotated[int, Field(ge=1, le=MAX_LIMIT)] = DEFAULT_LIMIT
     offset: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     cursor: str | None = None
+    order: Order = Order.DESC
 
 
 class Pagination(Shape):

@@ -10,7 +10,7 @@ and is locked once. So that no two wait for each other, everybody locks in this 
 4. sessions, by id: with a session come the slots of its departments, which nobody else counts or
    gives meanwhile, also to steps of other runs, and the starts of its workflows
 5. the places of all hosts
-6. what is in a session: its departments and workflows; in a sandbox: its commands
+6. what is in a session: its departments, workflows and context windows; in a sandbox: its commands
 7. users, by id
 8. blobs, by hash
 9. the subnets of all networks, then one network

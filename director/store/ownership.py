@@ -8,6 +8,7 @@ from sqlmodel import Session, col
 from director.domain.users import Principal
 from director.store.tables import (
     CheckpointRow,
+    ContextRow,
     DepartmentRow,
     NetworkRow,
     SandboxRow,
@@ -15,7 +16,7 @@ from director.store.tables import (
     WorkflowRow,
 )
 
-InSession = DepartmentRow | WorkflowRow | CheckpointRow | SandboxRow | NetworkRow
+InSession = DepartmentRow | WorkflowRow | CheckpointRow | SandboxRow | NetworkRow | ContextRow
 
 
 def visible(principal: Principal, owner_id: str) -> bool:

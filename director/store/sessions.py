@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Executable, and_, bindparam, func, literal
 from sqlmodel import Session, col, select
 
 from director.domain import sessions as domain
+from director.domain.base import Json
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.events import EventType
 from director.domain.ids import SESSION, new_id
@@ -23,6 +24,7 @@ from director.store.lists import paged
 from director.store.ownership import owned, visible
 from director.store.preconditions import check_match
 from director.store.tables import (
+    ContextRow,
     DepartmentRow,
     NetworkRow,
     RunRow,
@@ -193,7 +195,7 @@ def delete(
 
 
 def _hide_contents(session: Session, id: str) -> None:
-    for kind in (DepartmentRow, WorkflowRow):
+    for kind in (DepartmentRow, WorkflowRow, ContextRow):
         inside = select(kind).where(kind.session_id == id, col(kind.deleted_at).is_(None))
         for child in session.exec(inside):
             child.deleted_at = utc_now()
@@ -308,13 +310,15 @@ def _view(row: SessionRow, counts: SessionMetrics) -> domain.Session:
     return domain.Session.model_validate({**row.model_dump(), **present})
 
 
-def tell(session: Session, row: SessionRow, kind: EventType) -> domain.Session:
-    """Append an event of the session to the log; gives the session as it is told."""
+def tell(session: Session, row: SessionRow, kind: EventType, **more: Json) -> domain.Session:
+    """Append an event of the session to the log, with what else is to be told; gives the session as
+    it is told."""
     present = view(session, row)
     data = {
         "sessionId": row.id,
         "status": "deleted" if row.deleted_at else present.status,
         "metrics": present.metrics.model_dump(mode="json"),
+        **more,
     }
     events.append(
         session, kind, subject=row.id, owner_id=row.owner_id, session_id=row.id, data=data

@@ -416,6 +416,79 @@ class CheckpointRow(Row, table=True):
     created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
 
 
+class ContextRow(TimedRow, table=True):
+    """A context window; `numbered` is the number of the item that came last."""
+
+    __tablename__ = "context_windows"
+    __table_args__ = (
+        _listed("ix_context_windows_owner", "owner_id", "id"),
+        Index("ix_context_windows_session", "session_id", "id"),
+    )
+
+    id: str = Field(primary_key=True)
+    session_id: str = Field(foreign_key="sessions.id")
+    owner_id: str
+    name: str
+    config: Json = Field(default={}, sa_type=JSON)
+    numbered: int = 0
+    superseded_by: str | None = None
+    """The restore of a checkpoint that was made before the window."""
+    deleted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class ContextItemRow(Row, table=True):
+    """An item of a context window. One that leaves the window is not kept."""
+
+    __tablename__ = "context_items"
+    __table_args__ = (
+        UniqueConstraint("context_id", "number"),
+        # with all that is counted: what is in an item may be large, and lies behind the rest
+        Index(
+            "ix_context_items_leaving",
+            *("context_id", "superseded_by", "importance", "number", "tokens", "expires_at", "id"),
+        ),
+        Index("ix_context_items_expiry", "superseded_by", "expires_at", "context_id"),
+    )
+
+    id: str = Field(primary_key=True)
+    context_id: str = Field(foreign_key="context_windows.id")
+    number: int
+    """Counts the items of a window as they come."""
+    type: str
+    importance: float
+    tokens: int
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    superseded_by: str | None = None
+    """The restore of a checkpoint that was made before the item."""
+    details: Json = Field(default={}, sa_type=JSON)
+    """Its `metadata`."""
+    content: Any = Field(sa_type=JSON)
+
+
+class MessageRow(Row, table=True):
+    """A message in the log of a session."""
+
+    __tablename__ = "messages"
+    __table_args__ = (
+        UniqueConstraint("session_id", "number"),
+        Index("ix_messages_log", "session_id", "superseded_by", "number"),
+    )
+
+    id: str = Field(primary_key=True)
+    session_id: str = Field(foreign_key="sessions.id")
+    number: int
+    """Counts the messages of a session, also those that are superseded."""
+    role: str
+    author: str
+    created_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+    superseded_by: str | None = None
+    """The restore of a checkpoint that was made before the message."""
+    details: Json = Field(default={}, sa_type=JSON)
+    """Its `metadata`."""
+    content: Any = Field(sa_type=JSON)
+
+
 class EventRow(Row, table=True):
     """An entry of the event log; AUTOINCREMENT, so that a cursor never names two events."""
 

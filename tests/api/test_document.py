@@ -35,6 +35,25 @@ WORKFLOW: Data = {
     ],
     "config": {"timeout": 1800000, "maxRetries": 3},
 }
+CONTEXT: Data = {
+    "name": "Project Context",
+    "items": [
+        {
+            "type": "text",
+            "content": "This is a project overview...",
+            "metadata": {"source": "project-overview", "priority": "high"},
+        }
+    ],
+    "config": {
+        "maxSize": 100,
+        "retentionPolicy": {"maxAge": 86400000, "importanceThreshold": 0.5},
+    },
+}
+ITEM = {
+    "type": "file",
+    "content": "file://path/to/document.pdf",
+    "metadata": {"title": "Project Requirements", "tags": ["requirements", "specification"]},
+}
 START = {"environment": {"NODE_ENV": "production"}, "context": {"reviewer": "ai-assistant"}}
 COMMAND = "say '1..3'; say 'ok 1 - a'; say 'ok 2 - b'; say 'ok 3 - c'"
 """Stands for `npm test`, which the scripted sandboxes do not know."""
@@ -149,6 +168,33 @@ async def test_departments_in_parallel(client: httpx.AsyncClient, session: Data)
     made = [succeeded(response, 201) for response in responses]
     assert [each["name"] for each in made] == ["Frontend", "Backend", "DevOps"]
     assert len({each["id"] for each in made}) == 3
+
+
+async def test_context(client: httpx.AsyncClient, session: Data) -> None:
+    response = await client.post("/context", json={"sessionId": session["id"], **CONTEXT})
+    made = succeeded(response, 201)
+    assert response.headers["location"] == f"/v1/context/{made['id']}"
+    assert made["id"].startswith("ctx_")
+    assert {key: made[key] for key in ("name", "config")} == {
+        key: CONTEXT[key] for key in ("name", "config")
+    }
+    (first,) = made["items"]
+    assert first.items() >= CONTEXT["items"][0].items()
+    assert (first["importance"], first["expiresAt"]) == (0.9, None)
+
+    response = await client.post(f"/context/{made['id']}/items", json=ITEM)
+    added = succeeded(response, 201)
+    assert response.headers["location"] == f"/v1/context/{made['id']}/items/{added['id']}"
+    assert added["id"].startswith("itm_")
+    assert added.items() >= ITEM.items()
+    assert added["evicted"] == []
+
+    whole = succeeded(await client.get(f"/context/{made['id']}"), 200)
+    assert (whole["itemCount"], whole["sessionId"]) == (2, session["id"])
+    listed = await client.get(f"/context/{made['id']}/items?limit=20&offset=0")
+    assert succeeded(listed, 200) == whole["items"]
+    assert [each["id"] for each in whole["items"]] == [added["id"], first["id"]]
+    assert listed.json()["metadata"]["pagination"]["total"] == 2
 
 
 async def test_create_workflow(client: httpx.AsyncClient, session: Data) -> None:

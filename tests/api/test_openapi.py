@@ -19,6 +19,8 @@ LEAST = {
     "policies": b'{"name": "p"}',
     "enforce": b'{"scope": {"sandboxId": "sbx_1"}}',
     "allow-access": b'{"destinations": [{"host": "example.com"}]}',
+    "items": b'{"type": "text", "content": "x"}',
+    "messages": b'{"role": "user", "content": "x"}',
 }
 """Bodies of routes that take no empty one."""
 
@@ -121,9 +123,20 @@ async def ids(stack: Stack) -> Data:
         "archive_id": archive.json()["data"]["id"],
         **await _network(stack),
         "profile_id": await _profile(stack),
+        **await _said(stack, run["sessionId"]),
         "step": "1",
         "name": "go",
     }
+
+
+async def _said(stack: Stack, session_id: str) -> Data:
+    item = {"type": "text", "content": "x"}
+    body = {"sessionId": session_id, "name": "of the admin", "items": [item]}
+    context = await stack.call("POST", "/context", body)
+    message = {"role": "user", "content": "x"}
+    said = await stack.call("POST", f"/sessions/{session_id}/messages", message)
+    item_id = context["items"][0]["id"]
+    return {"context_id": context["id"], "item_id": item_id, "message_id": said["id"]}
 
 
 async def _profile(stack: Stack) -> str:
@@ -220,7 +233,8 @@ def test_the_bodies_of_the_document_are_the_examples() -> None:
     of_sandboxes = ("SandboxCreate", "ExecuteBody")
     of_networks = ("NetworkCreate", "PolicyCreate", "AccessCreate")
     of_security = ("ProfileCreate", "EnforceBody")
-    for name in (*documented, *of_sandboxes, *of_networks, *of_security):
+    of_context = ("ContextCreate", "ItemCreate", "MessageCreate")
+    for name in (*documented, *of_sandboxes, *of_networks, *of_security, *of_context):
         (body,) = schemas[name]["examples"]
         assert set(schemas[name].get("required", [])) <= body.keys()
         assert body.keys() <= schemas[name]["properties"].keys()

@@ -32,7 +32,7 @@ def test_webhooks_are_told_of_nothing_that_may_be_left_out() -> None:
 def test_a_name_is_of_an_event_or_of_all_that_are_told_as_one_message() -> None:
     assert types_named(["step.ended"]) == {EventType.STEP_ENDED}
     assert types_named([MessageType.SESSION_UPDATE]) == {
-        kind for kind in EventType if kind.startswith("session.")
+        kind for kind in EventType if kind.startswith(("session.", "message.", "context."))
     }
     alerts = {EventType.NETWORK_BLOCKED, EventType.SECURITY_ALERT}
     assert types_named([MessageType.SECURITY_ALERT]) == alerts

@@ -38,6 +38,16 @@ def test_the_tour_of_the_readme_works_when_it_is_pasted(director: Installation) 
     assert "'success': True" in pasted.stdout
 
 
+def test_the_talk_of_the_page_on_context_works_when_it_is_pasted(director: Installation) -> None:
+    pasted = paste(director, "docs/context.md")
+
+    assert pasted.returncode == 0, pasted.stderr
+    evicted, *_, said = pasted.stdout.splitlines()
+    assert evicted.startswith("['itm_")
+    assert "It rains" not in pasted.stdout
+    assert said == "Is it done?"
+
+
 def test_the_ways_to_listen_work_when_they_are_pasted(director: Installation) -> None:
     run = director.user.run("echo heard")
 

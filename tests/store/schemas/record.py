@@ -39,6 +39,7 @@ async def _used(stack: Stack) -> None:
     await _people(stack)
     await _network(stack)
     session = await stack.session(description='it\'s "quoted";\nand é', config={"timeout": 10**9})
+    await _said(stack, session["id"])
     pool = await stack.call(
         "POST",
         "/departments",
@@ -80,6 +81,14 @@ async def _network(stack: Stack) -> None:
     await stack.call("POST", f"{path}/policies", policy)
     body = {"destinations": [{"host": "8.8.8.8", "port": 443}]}
     await stack.call("POST", f"{path}/allow-access", body)
+
+
+async def _said(stack: Stack, session_id: str) -> None:
+    items = [{"type": "text", "content": "hé", "metadata": {"priority": "high"}}]
+    body = {"sessionId": session_id, "name": "A window", "items": items}
+    await stack.call("POST", "/context", body)
+    message = {"role": "user", "content": {"parts": ["hé"]}}
+    await stack.call("POST", f"/sessions/{session_id}/messages", message)
 
 
 async def _archive(stack: Stack) -> str:
