@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal
 
+from director.domain.addresses import Range
 from director.domain.alerts import AlertRules
+from director.domain.git import GitTerms
 
 Mode = Literal["local", "production"]
 LogFormat = Literal["console", "json"]
@@ -53,6 +56,7 @@ class Settings:
     output_retention: timedelta | None
     """How long what a run's steps wrote is kept after its end; None: for ever."""
     alerts: AlertRules
+    git: GitTerms
     cors_origins: tuple[str, ...]
     log_format: LogFormat
 
@@ -91,6 +95,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         event_retention=_days(env, "DIRECTOR_EVENT_RETENTION", 7),
         output_retention=_days(env, "DIRECTOR_OUTPUT_RETENTION", 30),
         alerts=_alerts(env),
+        git=_git(env),
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
     )
@@ -107,6 +112,14 @@ def _alerts(env: Mapping[str, str]) -> AlertRules:
         blocked=_integer(env, "DIRECTOR_ALERT_BLOCKED", usual.blocked, 0, 1_000_000),
         oom_kills=_integer(env, "DIRECTOR_ALERT_OOM_KILLS", usual.oom_kills, 0, 1_000_000),
         error_rate=_integer(env, "DIRECTOR_ALERT_ERROR_RATE", usual.error_rate, 0, 100),
+    )
+
+
+def _git(env: Mapping[str, str]) -> GitTerms:
+    return GitTerms(
+        image=env.get("DIRECTOR_GIT_IMAGE") or None,
+        allowed=_ranges(env, "DIRECTOR_GIT_ALLOWED_CIDRS"),
+        ca_file=_certificates(env, "DIRECTOR_GIT_CA_FILE"),
     )
 
 
@@ -211,6 +224,26 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
 
 def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _ranges(env: Mapping[str, str], name: str) -> tuple[Range, ...]:
+    try:
+        return tuple(ip_network(part) for part in _list(env, name))
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}; wanted ranges such as 10.1.0.0/16") from None
+
+
+def _certificates(env: Mapping[str, str], name: str) -> Path | None:
+    if not env.get(name):
+        return None
+    path = Path(env[name]).absolute()
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{name}: cannot read {path}: {error}") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise SettingsError(f"{name}: {path} has no certificate in PEM")
+    return path
 
 
 def _mapping(env: Mapping[str, str], name: str) -> dict[str, str]:

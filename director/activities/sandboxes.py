@@ -4,11 +4,12 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 
+from director.activities.clones import Clones, network_errors
 from director.activities.jobs import StepJob
 from director.activities.networks import HostNetworks
 from director.blobs import archives, trees
@@ -16,7 +17,7 @@ from director.blobs.store import Blobs, get_tree
 from director.domain.archives import WorkspaceSource
 from director.domain.base import Json
 from director.domain.checkpoints import Manifest
-from director.domain.errors import ConflictError, UnavailableError
+from director.domain.git import Cloned, GitTerms
 from director.domain.ids import RUN, SANDBOX
 from director.domain.lifetimes import SandboxStatus
 from director.domain.policies import EffectivePolicy
@@ -24,7 +25,6 @@ from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
 from director.domain.trees import Tree, merge
 from director.domain.workflows import SandboxConfig
-from director.networks.filter import FilterError
 from director.sandbox.runtime import SandboxError, SandboxRuntime
 from director.store import executions, placement, sandboxes, steps
 from director.store.engine import Store
@@ -78,6 +78,12 @@ class Sandboxes:
     image: str
     """The image of runs that name none."""
     networks: HostNetworks | None = None
+    git: GitTerms = field(default_factory=GitTerms)
+
+    @property
+    def clones(self) -> Clones:
+        """What clones repositories into workspaces."""
+        return Clones(self.runtime, self.image, self.git, self.networks)
 
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises SandboxError,
@@ -90,8 +96,8 @@ class Sandboxes:
         run = self._checked(job, spec)
         if not run.workspace_ready:
             check = self._holding(job, spec.epoch)
-            self.fill(spec, run.workspace_from, job.definition.workspace, check)
-            self._ready(job, spec.epoch, info)
+            cloned = self.fill(spec, run.workspace_from, job.definition.workspace, check)
+            self._ready(job, spec.epoch, cloned, info)
         return spec.id
 
     def spec_of(self, row: SandboxRow) -> SandboxSpec:
@@ -115,12 +121,8 @@ class Sandboxes:
             return None  # it was detached
         if self.networks is None:
             raise SandboxError("networks are not served by this worker", retryable=False)
-        try:
+        with network_errors():
             return self.networks.joining(row.network_id)
-        except (ConflictError, FilterError) as error:
-            raise SandboxError(error.message, retryable=False) from error
-        except UnavailableError as error:
-            raise SandboxError(error.message, retryable=True) from error
 
     def joined_network(self, row: SandboxRow) -> None:
         """Write that a sandbox, which was made now, is in its network."""
@@ -261,8 +263,8 @@ class Sandboxes:
         if not job.run.workspace_ready:
             epoch = job.run.sandbox_epoch
             check = self._holding(job, epoch)
-            self.fill(spec, None, job.definition.workspace, check)
-            self._ready(job, epoch)
+            cloned = self.fill(spec, None, job.definition.workspace, check)
+            self._ready(job, epoch, cloned)
         return id
 
     def _required(self, job: StepJob, id: str) -> SandboxRow:
@@ -305,18 +307,26 @@ class Sandboxes:
         checkpoint_id: str | None,
         source: WorkspaceSource | None,
         check: Callable[[], None],
-    ) -> None:
-        """Lay the files of a checkpoint, or else what was given, into a workspace. Raises
-        SandboxError where they do not fit its disk."""
+    ) -> Cloned | None:
+        """Lay the files of a checkpoint, or else what was given, into a workspace; gives the
+        commit where that was a repository. Raises SandboxError where they do not fit its disk, or
+        cannot be had."""
         if checkpoint_id is not None:
-            parts = [self._checkpointed(checkpoint_id)]
+            self._lay(spec, [self._checkpointed(checkpoint_id)], self.blobs, check)
+        elif source is not None and source.git is not None:
+            with self.clones.cloned(source.git, spec, self.blobs, check) as clone:
+                self._lay(spec, [clone.tree, *self._given(source)], clone.blobs, check)
+                return clone.of
         elif source is not None:
-            parts = self._given(source)
-        else:
-            return
+            self._lay(spec, self._given(source), self.blobs, check)
+        return None
+
+    def _lay(
+        self, spec: SandboxSpec, parts: list[Tree], blobs: Blobs, check: Callable[[], None]
+    ) -> None:
         root = Path(self.runtime.workspace(spec.id).path())
         try:
-            trees.materialize(merge(parts), root, self.blobs, check=check)
+            trees.materialize(merge(parts), root, blobs, check=check)
         except OSError as error:
             if spec.disk_mib is None or error.errno not in DISK_FULL:
                 raise  # the host's own disk, which may have room again
@@ -339,12 +349,15 @@ class Sandboxes:
             parts.append(archives.files_tree(source.files, self.blobs))
         return parts
 
-    def _ready(self, job: StepJob, epoch: int, info: SandboxInfo | None = None) -> None:
+    def _ready(
+        self, job: StepJob, epoch: int, cloned: Cloned | None, info: SandboxInfo | None = None
+    ) -> None:
         """Write that the files are there; `info` is of a sandbox that was made for the run."""
         with self.store.write() as session:
             run = steps.require(session, job.key, to_start=True)
             _require_placed(run, self.host_id, epoch)
             run.workspace_ready = True
+            run.cloned = cloned.model_dump(mode="json") if cloned is not None else None
             if info is not None:
                 run.image, run.resolved_image = info.image, info.resolved_image
                 run.effective_policy = _policy(job).with_held(info.held).model_dump(mode="json")

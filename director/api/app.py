@@ -131,7 +131,7 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
         app.state.gateway, app.state.desk = gateway(client), Desk(settings.secret_keys)
         app.state.blobs = LocalBlobs(settings.home / "blobs")
         app.state.output_kept = settings.output_retention
-        app.state.terms = Terms(settings.sandbox_quota, settings.allowed_images)
+        app.state.terms = Terms(settings.sandbox_quota, settings.allowed_images, settings.git)
         async with hub.running():
             yield
         await app.state.desk.close(store)

@@ -132,6 +132,7 @@ async def create(
         row = once.again(session, SandboxRow)
         if row is None:
             terms.check_image(body.image, "image")
+            terms.check_workspace(body.workspace)
             row = sandboxes.create(session, principal, body)
             sandboxes.check_quota(session, row.owner_id, terms.quota)
         return row, _made(sandboxes.view(session, row))

@@ -2,14 +2,14 @@
 `sandboxes`."""
 
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from director.domain.archives import WorkspaceSource
+from director.domain.archives import Workspace, WorkspaceSource
 from director.domain.base import (
     Body,
     Flag,
@@ -22,6 +22,7 @@ from director.domain.base import (
     no_nul,
 )
 from director.domain.errors import ValidationError
+from director.domain.git import GitTerms
 from director.domain.policies import EffectivePolicy, Network, ResourceLimits, SecurityPolicy
 from director.domain.runs import DEFAULT_PRIORITY
 from director.domain.sandboxes import Cause, SandboxMetrics
@@ -94,11 +95,16 @@ ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$
 
 @dataclass(frozen=True)
 class Terms:
-    """On which terms people get sandboxes: how many each may have at once, and patterns of the
-    images that may be asked for, where not all may."""
+    """On which terms people get sandboxes: how many each may have at once, patterns of the images
+    that may be asked for, where not all may, and from where repositories are cloned."""
 
     quota: int
     images: tuple[str, ...] = ()
+    git: GitTerms = field(default_factory=GitTerms)
+
+    def check_workspace(self, source: WorkspaceSource | None) -> None:
+        """Raise ValidationError where a workspace cannot be filled from what it names."""
+        self.git.check(source.git if source is not None else None)
 
     def check_image(self, image: str | None, field: str) -> None:
         """Raise ValidationError where an image may not be asked for; the default one always is."""
@@ -222,6 +228,8 @@ class Sandbox(Shape):
     network_id: str | None
     """The network that it is made on; null without one, and for `bridge` until it has a host."""
     effective_policy: EffectivePolicy
+    workspace: Workspace | None
+    """The commit of the repository that it was filled from, once that is there."""
     error: Json | None
     created_at: Moment
     started_at: Moment | None
