@@ -38,7 +38,8 @@ _MOST_ADDRESSES = 32
 _SAID = 64 * 1024
 _TELLING = re.compile(r"^(?:fatal|error): .*", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]+")
-_FULL = ("No space left on device", "Disk quota exceeded")
+_FULL = ("No space left on device", "unable to write file", "write error")
+"""What git says where a disk is full; it does not always say that it is."""
 _HINTS = (
     (
         re.compile(r"returned error: 30\d"),
@@ -227,7 +228,7 @@ def _why(spec: SandboxSpec, result: CommandResult, execution: Execution) -> str:
     said = execution.read("stderr", max(0, result.stderr_bytes - _SAID), _SAID)
     text = said.decode(errors="replace")
     if spec.disk_mib is not None and any(full in text for full in _FULL):
-        return f"it does not fit a disk of {spec.disk_mib} MiB; ask for more"
+        return f"git cannot write its files: do they fit a disk of {spec.disk_mib} MiB?"
     told = "; ".join(_TELLING.findall(text)[:3]) or text.strip()[-300:] or "git said nothing"
     hints = [hint for pattern, hint in _HINTS if pattern.search(told)]
     return "; ".join([_UNPRINTABLE.sub(" ", told)[:600], *hints[:1]])

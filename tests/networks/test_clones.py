@@ -138,7 +138,7 @@ def test_what_cannot_be_cloned_says_why_and_leaves_nothing(here: Place, server: 
     assert "nope" in cloner.refused(url, "nope")
     assert "not found" in cloner.refused(server.url("nothing.git", NAME))
     assert "fatal" in cloner.refused(url, "0" * 40)
-    assert "does not fit a disk of 4 MiB" in cloner.refused(url, disk_mib=4)
+    assert "do they fit a disk of 4 MiB?" in cloner.refused(url, disk_mib=4)
     with empty_image(here.client) as image:
         message = Cloner(here, image=image).refused(url)
     assert f"image {image} has no git" in message

@@ -15,7 +15,7 @@ from support.waiting import until
 
 PORT = 8443
 NAME = "git.test"
-BIG = 3_000_000
+BIG = 6_000_000
 """Bytes of a file that git cannot make smaller."""
 
 _AUTHOR = {
