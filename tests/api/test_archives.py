@@ -267,10 +267,10 @@ async def test_a_repository_that_is_never_cloned_is_refused_by_name_and_told_wit
     assert refused(answer, 400, "VALIDATION_ERROR")["field"] == f"workspace.{field}"
 
 
-async def test_where_networks_are_not_served_a_run_says_so_instead_of_cloning(
+async def test_a_run_from_a_repository_that_cannot_be_had_fails_and_says_why(
     stack: Stack,
 ) -> None:
     run = await stack.run("say hi", workspace={"git": {"url": URL}})
     assert run["status"] == "failed"
-    assert "networks are not served" in run["error"]["message"]
+    assert "host git.example.com of the repository" in run["error"]["message"]
     assert run["workspace"] is None
