@@ -35,7 +35,7 @@ from director.domain.times import rfc3339, utc_now
 from director.networks.blocked import Attempt, Listener, Tally
 from director.networks.bridges import Bridges
 from director.networks.filter import FilterError, PacketFilter
-from director.networks.leased import LeasedNetworks, leased
+from director.networks.leased import LeasedNetworks, lease
 from director.networks.names import Names
 from director.networks.rules import Grant, Network, Policy, counter_name
 from director.store import events, networks, security_events
@@ -184,7 +184,7 @@ class HostNetworks:
         Raises FilterError where it cannot be filtered, UnavailableError or ConflictError where it
         cannot be made."""
         for left in reversed(range(_MOVES)):
-            network = leased(id, self.bridge_of(id), self._free_subnet(), tuple(addresses), port)
+            network = lease(id, self.bridge_of(id), self._free_subnet(), tuple(addresses), port)
             with self._held(network):
                 try:
                     self._open(network)

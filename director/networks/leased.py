@@ -58,7 +58,7 @@ class LeasedNetworks:
         return self._folder / f"{network_id}{_SUFFIX}"
 
 
-def leased(
+def lease(
     id: str, bridge: str, subnet: IPv4Network, addresses: tuple[IPv4Address, ...], port: int
 ) -> Network:
     """A network that reaches these addresses at one port of TCP, and nothing else. Whoever asks
@@ -80,7 +80,7 @@ def _told(network: Network) -> dict[str, object]:
 def _network(id: str, told: dict[str, object]) -> Network:
     addresses = told["addresses"]
     assert isinstance(addresses, list)  # noqa: S101 - we have written it
-    return leased(
+    return lease(
         id,
         str(told["bridge"]),
         IPv4Network(str(told["subnet"])),
