@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Literal
 
 from director.domain import networks
+from director.domain.addresses import Range
 from director.domain.alerts import AlertRules
+from director.domain.git import GitTerms
 
 Mode = Literal["local", "production"]
 LogFormat = Literal["console", "json"]
@@ -63,6 +65,7 @@ class Settings:
     output_retention: timedelta | None
     """How long what a run's steps wrote is kept after its end; None: for ever."""
     alerts: AlertRules
+    git: GitTerms
     cors_origins: tuple[str, ...]
     log_format: LogFormat
 
@@ -105,6 +108,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         event_retention=_days(env, "DIRECTOR_EVENT_RETENTION", 7),
         output_retention=_days(env, "DIRECTOR_OUTPUT_RETENTION", 30),
         alerts=_alerts(env),
+        git=_git(env),
         cors_origins=_list(env, "DIRECTOR_CORS_ORIGINS"),
         log_format="json" if _log_format(env) == "json" else "console",
     )
@@ -136,6 +140,14 @@ def _disk(env: Mapping[str, str]) -> int | None:
     if 0 < mib < 16:
         raise SettingsError(f"DIRECTOR_SANDBOX_DISK: {mib} MiB hold nothing: take 16, or 0 for any")
     return mib or None
+
+
+def _git(env: Mapping[str, str]) -> GitTerms:
+    return GitTerms(
+        image=env.get("DIRECTOR_GIT_IMAGE") or None,
+        allowed=_ranges(env, "DIRECTOR_GIT_ALLOWED_CIDRS"),
+        ca_file=_certificates(env, "DIRECTOR_GIT_CA_FILE"),
+    )
 
 
 def _promised_mib() -> int:
@@ -239,6 +251,26 @@ def _flag(env: Mapping[str, str], name: str) -> bool:
 
 def _list(env: Mapping[str, str], name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in env.get(name, "").split(",") if part.strip())
+
+
+def _ranges(env: Mapping[str, str], name: str) -> tuple[Range, ...]:
+    try:
+        return tuple(ip_network(part) for part in _list(env, name))
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}; wanted ranges such as 10.1.0.0/16") from None
+
+
+def _certificates(env: Mapping[str, str], name: str) -> Path | None:
+    if not env.get(name):
+        return None
+    path = Path(env[name]).absolute()
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{name}: cannot read {path}: {error}") from None
+    if "-----BEGIN CERTIFICATE-----" not in text:
+        raise SettingsError(f"{name}: {path} has no certificate in PEM")
+    return path
 
 
 def _mapping(env: Mapping[str, str], name: str) -> dict[str, str]:

@@ -42,12 +42,14 @@ from director.activities.verifies import Verifies
 from director.blobs.store import LocalBlobs
 from director.domain import names
 from director.domain.alerts import AlertRules
+from director.domain.git import GitTerms
 from director.domain.hosts import Capacity
 from director.host import host_id, installation_id
 from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
 from director.networks.bridges import Bridges
 from director.networks.filter import Names, PacketFilter
+from director.networks.leased import LeasedNetworks
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
@@ -91,13 +93,16 @@ class WorkerHost:
         kept: Kept | None = None,
         alerts: AlertRules | None = None,
         networks: HostNetworks | None = None,
+        git: GitTerms | None = None,
         network_group: int | None = None,
         disk_mib: int | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors = interceptors
-        sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks, disk_mib)
+        sandboxes = Sandboxes(
+            store, blobs, runtime, host_id, image, networks, disk_mib, git or GitTerms()
+        )
         commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
             sandboxes, Executes(commands), Verifies(commands), Checkpoints(sandboxes), signals
@@ -247,9 +252,11 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
             Bridges(engine, installation_id(settings.home), called),
             PacketFilter(called, settings.home),
             called.bridge,
+            LeasedNetworks(settings.home),
             tell_names=runtime.tell_names,
             pool=settings.network_pool,
         ),
+        git=settings.git,
         network_group=called.group,
         disk_mib=settings.sandbox_disk_mib,
         interceptors=interceptors,

@@ -52,6 +52,27 @@ def test_processes_that_start_at_once_share_one_secret(tmp_path: Path) -> None:
     assert len(secrets.pop()) > 40
 
 
+def test_from_where_repositories_are_cloned_is_read_and_checked(tmp_path: Path) -> None:
+    ca, empty = tmp_path / "ca.pem", tmp_path / "empty.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\n")
+    empty.write_text("")
+    environ = {"DIRECTOR_GIT_ALLOWED_CIDRS": "10.1.0.0/16, fd12::/64"}
+    git = read_settings(environ | {"DIRECTOR_GIT_CA_FILE": str(ca), "DIRECTOR_GIT_IMAGE": "i"}).git
+    assert (list(map(str, git.allowed)), git.ca_file, git.image) == (
+        ["10.1.0.0/16", "fd12::/64"],
+        ca,
+        "i",
+    )
+    for wrong in (
+        {"DIRECTOR_GIT_ALLOWED_CIDRS": "10.1.0.1/16"},
+        {"DIRECTOR_GIT_ALLOWED_CIDRS": "git.example.com"},
+        {"DIRECTOR_GIT_CA_FILE": str(tmp_path / "none.pem")},
+        {"DIRECTOR_GIT_CA_FILE": str(empty)},
+    ):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            read_settings(wrong)
+
+
 @pytest.mark.parametrize(
     ("url", "why"),
     [

@@ -14,6 +14,7 @@ from director.domain import names
 from director.domain.archives import WorkspaceSource
 from director.domain.errors import ConflictError, DirectorError
 from director.domain.failures import FailureCode
+from director.domain.git import Cloned
 from director.domain.lifetimes import (
     CreateInput,
     CreateOutcome,
@@ -24,6 +25,7 @@ from director.domain.lifetimes import (
     SteerInput,
 )
 from director.domain.policies import NetworkMode
+from director.domain.sandboxes import SandboxSpec
 from director.networks.filter import FilterError
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
 from director.store import executions, networks, placement, sandboxes
@@ -134,17 +136,12 @@ class Lifetimes:
             self.store.transact(lambda session: sandboxes.pulling(session, row.id))
 
         info = self.sandboxes.runtime.create(spec, pulling=pulling)
-        if row.workspace is not None:
-            source = WorkspaceSource.model_validate(row.workspace)
-            try:
-                self.sandboxes.fill(spec, None, source, beat.check)
-            except DirectorError as error:
-                raise SandboxError(error.message, retryable=False) from error
+        cloned = self._filled(row, spec, beat)
         self.sandboxes.joined_network(row)
         usage = self.sandboxes.usage(row.id)
 
         def begun(session: Session) -> tuple[bool, SandboxRow]:
-            begun = sandboxes.begin(session, row.id, host_id, info, usage)
+            begun = sandboxes.begin(session, row.id, host_id, info, usage, cloned)
             return begun, session.get_one(SandboxRow, row.id)
 
         runs, now = self.store.transact(begun)
@@ -153,6 +150,15 @@ class Lifetimes:
             return CreateOutcome(state="unwanted", host_id=now.host_id)
         log.info("sandbox runs", image=info.resolved_image)
         return self._runs(now)
+
+    def _filled(self, row: SandboxRow, spec: SandboxSpec, beat: Beat) -> Cloned | None:
+        if row.workspace is None:
+            return None
+        source = WorkspaceSource.model_validate(row.workspace)
+        try:
+            return self.sandboxes.fill(spec, None, source, beat.check)
+        except DirectorError as error:
+            raise SandboxError(error.message, retryable=False) from error
 
     def _runs(self, row: SandboxRow) -> CreateOutcome:
         with self.store.read() as session:

@@ -1,8 +1,8 @@
 """Networks on this host: enforced as the database wants them, whatever happened meanwhile."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
@@ -17,7 +17,7 @@ from director.activities.heartbeat import heartbeating
 from director.activities.refusals import refusals_told
 from director.domain import names
 from director.domain.base import Json
-from director.domain.errors import ConflictError, UnavailableError
+from director.domain.errors import ConflictError, DirectorError, UnavailableError
 from director.domain.events import EventType
 from director.domain.ids import POLICY, is_id
 from director.domain.networks import (
@@ -27,6 +27,7 @@ from director.domain.networks import (
     NetworkInput,
     NetworkOutcome,
     PolicyCreate,
+    allocate,
     is_protected,
 )
 from director.domain.sandboxes import SandboxNetwork
@@ -35,6 +36,7 @@ from director.domain.times import rfc3339, utc_now
 from director.networks.blocked import Attempt, Listener, Tally
 from director.networks.bridges import Bridges
 from director.networks.filter import FilterError, PacketFilter
+from director.networks.leased import LeasedNetworks, lease
 from director.networks.names import Names
 from director.networks.rules import Grant, Network, Policy, counter_name
 from director.store import events, networks, security_events
@@ -85,6 +87,7 @@ class HostNetworks:
     bridges: Bridges
     filter: PacketFilter
     bridge_of: Callable[[str], str]
+    leased: LeasedNetworks
     names: Names = field(default_factory=Names)
     tell_names: TellNames = lambda *_: None
     resolvers: Callable[[], Sequence[IPv4Address]] = host_resolvers
@@ -102,13 +105,13 @@ class HostNetworks:
         with self.filter.locked():
             self._drop_unused()
             wanted = self._wanted()
-            if not wanted and not self.bridges.there():
+            if not wanted and not self.leased.living() and not self.bridges.there():
                 self.filter.clear()
                 return
-            self.filter.apply([self._rules(each) for each in wanted])
+            leased = self._apply(wanted)
             failed = self._make_bridges(wanted)
             there = self.bridges.there()
-            for id in there - {each.row.id for each in wanted}:
+            for id in there - {each.row.id for each in wanted} - {each.id for each in leased}:
                 self._remove_unknown(id)
             done = [each.row for each in wanted if each.row.id in there]
             self._tell_names(wanted)
@@ -161,12 +164,64 @@ class HostNetworks:
             raise UnavailableError(f"network {network_id} is not on this host")
         if found.row.applied != found.row.version:
             raise UnavailableError(f"network {network_id} is not enforced yet")
+        self._require_here(network_id)
+        return found
+
+    def _require_here(self, network_id: str) -> None:
         if not self.bridges.here(network_id):
             raise FilterError(
                 f"network {network_id} cannot be filtered: the engine has its bridge in another"
                 " network namespace than the worker; run both on the machine itself"
             )
-        return found
+
+    @contextmanager
+    def opened(
+        self, id: str, addresses: Sequence[IPv4Address], port: int
+    ) -> Iterator[SandboxNetwork]:
+        """A network for one sandbox, which reaches these addresses at one port of TCP and nothing
+        else, while the block lasts: the sandbox must be gone by its end.
+
+        Raises FilterError where it cannot be filtered, UnavailableError or ConflictError where it
+        cannot be made."""
+        for left in reversed(range(_MOVES)):
+            network = lease(id, self.bridge_of(id), self._free_subnet(), tuple(addresses), port)
+            with self._held(network):
+                try:
+                    self._open(network)
+                except ConflictError:  # somebody else of this machine was quicker
+                    if left:
+                        continue
+                    raise
+                yield SandboxNetwork(name=self.bridges.engine_name(id))
+                return
+
+    @contextmanager
+    def _held(self, network: Network) -> Iterator[None]:
+        """Have a leased network wanted; what it leaves is gone then, or after the next round."""
+        try:
+            with self.leased.held(network):
+                yield
+        finally:
+            with suppress(DirectorError):
+                self._enforce()
+
+    def _open(self, network: Network) -> None:
+        with self.filter.locked():
+            self._apply(self._wanted())
+            first = next(network.subnet.hosts())
+            self.bridges.create(network.id, str(network.subnet), str(first))
+        self._require_here(network.id)
+
+    def _free_subnet(self) -> IPv4Network:
+        with self.store.read() as session:
+            taken = networks.subnets(session)
+        return allocate([*taken, *self.bridges.used()], self.pool)
+
+    def _apply(self, wanted: list[Wanted]) -> list[Network]:
+        """Put the rules of all networks into force; gives those that are leased."""
+        leased = self.leased.living()
+        self.filter.apply([*map(self._rules, wanted), *leased])
+        return leased
 
     def joined(self, network_id: str) -> None:
         """Write who is in a network now that somebody has come or gone."""
@@ -289,7 +344,7 @@ class HostNetworks:
         with self.store.write() as session:
             networks.move(session, row.id, self.bridges.used(), self.pool)
         wanted = self._wanted()
-        self.filter.apply([self._rules(each) for each in wanted])
+        self._apply(wanted)
         (moved,) = [each.row for each in wanted if each.row.id == row.id]
         return moved
 

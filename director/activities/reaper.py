@@ -63,11 +63,15 @@ class Reaper:
         with self._store.read() as session:
             owners = _owners_of(session, found)
         host_id = self._sandboxes.host_id
+        abandoned = self._sandboxes.clones.is_abandoned
         return [
             each
             for each in found
-            if (owner := owners.get(each.id)) is not None
-            and placement.is_displaced(owner, host_id, each.epoch)
+            if abandoned(each.id)
+            or (
+                (owner := owners.get(each.id)) is not None
+                and placement.is_displaced(owner, host_id, each.epoch)
+            )
         ]
 
     def _of_ended_owners(self) -> list[tuple[SandboxRecord, str]]:

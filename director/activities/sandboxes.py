@@ -3,14 +3,14 @@
 import errno
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
 import structlog
 
+from director.activities.clones import Clones, network_errors
 from director.activities.jobs import StepJob
 from director.activities.networks import HostNetworks
 from director.blobs import archives, trees
@@ -18,7 +18,7 @@ from director.blobs.store import Blobs, get_tree
 from director.domain.archives import WorkspaceSource
 from director.domain.base import Json
 from director.domain.checkpoints import Manifest
-from director.domain.errors import ConflictError, UnavailableError
+from director.domain.git import Cloned, GitTerms
 from director.domain.ids import RUN, SANDBOX
 from director.domain.lifetimes import SandboxStatus
 from director.domain.networks import POOL
@@ -27,7 +27,6 @@ from director.domain.runs import RunStatus
 from director.domain.sandboxes import SandboxInfo, SandboxNetwork, SandboxSpec
 from director.domain.trees import Tree, merge
 from director.domain.workflows import SandboxConfig
-from director.networks.filter import FilterError
 from director.sandbox.runtime import SandboxError, SandboxRuntime
 from director.store import executions, placement, sandboxes, steps
 from director.store.engine import Store
@@ -89,6 +88,13 @@ class Sandboxes:
         """Where subnets are taken from that nobody named."""
         return self.networks.pool if self.networks is not None else POOL
 
+    git: GitTerms = field(default_factory=GitTerms)
+
+    @property
+    def clones(self) -> Clones:
+        """What clones repositories into workspaces."""
+        return Clones(self.runtime, self.image, self.git, self.networks)
+
     def prepare(self, job: StepJob) -> str:
         """Make the sandbox of a run with its files, or find it. Raises SandboxError,
         NotPlacedError where it cannot be on this host, and StaleAttemptError where the run begins
@@ -100,8 +106,8 @@ class Sandboxes:
         run = self._checked(job, spec)
         if not run.workspace_ready:
             check = self._holding(job, spec.epoch)
-            self.fill(spec, run.workspace_from, job.definition.workspace, check)
-            self._ready(job, spec.epoch, info)
+            cloned = self.fill(spec, run.workspace_from, job.definition.workspace, check)
+            self._ready(job, spec.epoch, cloned, info)
         return spec.id
 
     def spec_of(self, row: SandboxRow) -> SandboxSpec:
@@ -127,7 +133,7 @@ class Sandboxes:
         beginning = SandboxStatus(row.status).beginning
         if deleted and not beginning:
             return None  # it was detached
-        with _network_errors(lasting=beginning):
+        with network_errors(lasting=beginning):
             return self._served_networks().joining(row.network_id)
 
     def _served_networks(self) -> HostNetworks:
@@ -139,7 +145,7 @@ class Sandboxes:
         """Take a sandbox out of its network at once, for good: should its container end, it gets
         one without. Raises SandboxError."""
         if row.network_id is not None:
-            with _network_errors(lasting=False):
+            with network_errors(lasting=False):
                 self._served_networks().leave(row.network_id, row.id)
 
     def joined_network(self, row: SandboxRow) -> None:
@@ -286,8 +292,8 @@ class Sandboxes:
         if not job.run.workspace_ready:
             epoch = job.run.sandbox_epoch
             check = self._holding(job, epoch)
-            self.fill(self._spec_on(row, None), None, job.definition.workspace, check)
-            self._ready(job, epoch)
+            cloned = self.fill(self._spec_on(row, None), None, job.definition.workspace, check)
+            self._ready(job, epoch, cloned)
         return id
 
     def _goes_on(self, row: SandboxRow) -> bool:
@@ -353,18 +359,26 @@ class Sandboxes:
         checkpoint_id: str | None,
         source: WorkspaceSource | None,
         check: Callable[[], None],
-    ) -> None:
-        """Lay the files of a checkpoint, or else what was given, into a workspace. Raises
-        SandboxError where they do not fit its disk."""
+    ) -> Cloned | None:
+        """Lay the files of a checkpoint, or else what was given, into a workspace; gives the
+        commit where that was a repository. Raises SandboxError where they do not fit its disk, or
+        cannot be had."""
         if checkpoint_id is not None:
-            parts = [self._checkpointed(checkpoint_id)]
+            self._lay(spec, [self._checkpointed(checkpoint_id)], self.blobs, check)
+        elif source is not None and source.git is not None:
+            with self.clones.cloned(source.git, spec, self.blobs, check) as clone:
+                self._lay(spec, [clone.tree, *self._given(source)], clone.blobs, check)
+                return clone.of
         elif source is not None:
-            parts = self._given(source)
-        else:
-            return
+            self._lay(spec, self._given(source), self.blobs, check)
+        return None
+
+    def _lay(
+        self, spec: SandboxSpec, parts: list[Tree], blobs: Blobs, check: Callable[[], None]
+    ) -> None:
         root = Path(self.runtime.workspace(spec.id).path())
         try:
-            trees.materialize(merge(parts), root, self.blobs, check=check)
+            trees.materialize(merge(parts), root, blobs, check=check)
         except OSError as error:
             if spec.disk_mib is None or error.errno not in DISK_FULL:
                 raise  # the host's own disk, which may have room again
@@ -387,32 +401,21 @@ class Sandboxes:
             parts.append(archives.files_tree(source.files, self.blobs))
         return parts
 
-    def _ready(self, job: StepJob, epoch: int, info: SandboxInfo | None = None) -> None:
+    def _ready(
+        self, job: StepJob, epoch: int, cloned: Cloned | None, info: SandboxInfo | None = None
+    ) -> None:
         """Write that the files are there; `info` is of a sandbox that was made for the run."""
         with self.store.write() as session:
             run = steps.require(session, job.key, to_start=True)
             _require_placed(run, self.host_id, epoch)
             run.workspace_ready = True
+            run.cloned = cloned.model_dump(mode="json") if cloned is not None else None
             if info is not None:
                 run.image, run.resolved_image = info.image, info.resolved_image
                 told = EffectivePolicy.model_validate(run.effective_policy or self._policy(job))
                 run.effective_policy = told.with_held(info.held).model_dump(mode="json")
             run.touch()
             session.add(run)
-
-
-@contextmanager
-def _network_errors(*, lasting: bool) -> Iterator[None]:
-    """Turn what a network lacks into SandboxError. A packet filter that cannot be used keeps a
-    sandbox from being made, which says so; in one that is there it worked before, and may again."""
-    try:
-        yield
-    except ConflictError as error:
-        raise SandboxError(error.message, retryable=False) from error
-    except FilterError as error:
-        raise SandboxError(error.message, retryable=not lasting) from error
-    except UnavailableError as error:
-        raise SandboxError(error.message, retryable=True) from error
 
 
 def _begun_by(run: RunRow) -> Callable[[str], bool]:

@@ -142,6 +142,7 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
             disk_mib=settings.sandbox_disk_mib,
             pool=settings.network_pool,
             images=settings.allowed_images,
+            git=settings.git,
         )
         async with hub.running():
             yield

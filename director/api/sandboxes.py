@@ -133,6 +133,7 @@ async def create(
         row = once.again(session, SandboxRow)
         if row is None:
             terms.check_image(body.image, "image")
+            terms.check_workspace(body.workspace)
             row = sandboxes.create(session, principal, body, terms.disk_mib)
             sandboxes.check_quota(session, row.owner_id, terms.sandboxes)
         return row, _made(sandboxes.view(session, row))

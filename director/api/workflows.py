@@ -36,6 +36,7 @@ async def create(
     """Create a workflow: a list of `execute`, `verify` and `checkpoint` steps."""
     _check_patterns(body.steps)
     _check_image(body.config.sandbox, terms)
+    terms.check_workspace(body.workspace)
     return await once.write(
         lambda s: created("workflows", workflows.view(s, workflows.create(s, principal, body)))
     )
@@ -87,6 +88,7 @@ async def update(
     """Change a workflow; a changed definition is a new version, and running runs keep theirs."""
     _check_patterns(body.steps or [])
     _check_image(body.config.sandbox if body.config else None, terms)
+    terms.check_workspace(body.workspace)
     view = await store.run(
         lambda s: workflows.view(s, workflows.update(s, principal, workflow_id, body, match))
     )

@@ -16,7 +16,8 @@ from director.blobs.store import CHUNK, Blobs
 from director.domain.errors import PayloadTooLargeError
 from director.domain.trees import MAX_DEPTH, Entry, Tree, shown
 
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file is opened beside hostile ones: no link is followed and no FIFO waited for."""
 _ZEROS = bytes(CHUNK)
 
 _THREADS = 2
@@ -78,7 +79,7 @@ def capture(
     are told in `skipped`. Raises PayloadTooLargeError over the limits, and OSError if the folder or
     the disk cannot be read."""
     watch = _Watch(check)
-    with opened(_descended(root, below)) as fd, ThreadPoolExecutor(_THREADS) as pool:
+    with opened(descended(root, below)) as fd, ThreadPoolExecutor(_THREADS) as pool:
         walk = _Walk(blobs, limits or CaptureLimits(), pool, watch)
         with watch.noting():
             walk.folder(fd, b"", depth=0)
@@ -87,7 +88,8 @@ def capture(
     return Captured(Tree.of(walk.entries), skipped)
 
 
-def _descended(root: Path, below: bytes) -> int:
+def descended(root: Path, below: bytes) -> int:
+    """Open a folder below a root, to which no link leads. Raises OSError."""
     fd = os.open(root, FOLDER)
     for name in below.split(b"/") if below else []:
         with opened(fd):
@@ -175,7 +177,7 @@ class _Walk:
     def _read_file(self, folder: int, name: bytes, path: bytes, size: int) -> Entry | Skipped:
         self.watch()
         try:
-            fd = os.open(name, _FILE, dir_fd=folder)
+            fd = os.open(name, FILE, dir_fd=folder)
         except OSError as error:
             return Skipped(shown(path), _reason(error))
         with opened(fd):

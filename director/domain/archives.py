@@ -1,10 +1,11 @@
 """Archives: files from which a workspace is filled, sent by somebody or taken from a sandbox."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from director.domain.base import Body, Name, PlacedError, Shape
+from director.domain.base import Body, Json, Name, PlacedError, Shape
+from director.domain.git import Cloned, GitSource
 from director.domain.times import Moment
 from director.domain.trees import PathError, normalise
 
@@ -36,10 +37,28 @@ Files = Annotated[dict[str, str], Field(max_length=1000), AfterValidator(_check_
 
 class WorkspaceSource(Body):
     """What lies in `/workspace` when a run, or a sandbox, begins; `files` go on top of the
-    archive."""
+    archive, or of the repository."""
 
     files: Files | None = None
     archive_id: str | None = None
+    git: GitSource | None = None
+
+    @model_validator(mode="after")
+    def _one_below(self) -> Self:
+        if self.git is not None and self.archive_id is not None:
+            raise PlacedError("cannot stand beside `archiveId`: name one of them", "git")
+        return self
+
+
+class Workspace(Shape):
+    """What a workspace was filled from, as far as that was not known before."""
+
+    git: Cloned
+
+    @classmethod
+    def of(cls, cloned: Json | None) -> Self | None:
+        """The workspace into which that was cloned; None where nothing was."""
+        return None if cloned is None else cls(git=Cloned.model_validate(cloned))
 
 
 class SnapshotBody(Body):

@@ -2,7 +2,7 @@
 `sandboxes`."""
 
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from director.domain.archives import WorkspaceSource
+from director.domain.archives import Workspace, WorkspaceSource
 from director.domain.base import (
     Body,
     Flag,
@@ -23,6 +23,7 @@ from director.domain.base import (
     no_nul,
 )
 from director.domain.errors import ValidationError
+from director.domain.git import GitTerms
 from director.domain.policies import EffectivePolicy, Network, ResourceLimits, SecurityPolicy
 from director.domain.runs import DEFAULT_PRIORITY, SettleOutcome
 from director.domain.sandboxes import Cause, SandboxMetrics
@@ -96,8 +97,9 @@ ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$
 @dataclass(frozen=True)
 class Terms:
     """On which terms people get what costs something: how many sandboxes, networks and queued runs
-    each may have at once, how large a disk is that nobody bounds, where subnets are taken from, and
-    patterns of the images that may be asked for, where not all may."""
+    each may have at once, how large a disk is that nobody bounds, where subnets are taken from,
+    patterns of the images that may be asked for, where not all may, and from where repositories are
+    cloned."""
 
     sandboxes: int
     networks: int
@@ -105,6 +107,11 @@ class Terms:
     disk_mib: int | None
     pool: IPv4Network
     images: tuple[str, ...] = ()
+    git: GitTerms = field(default_factory=GitTerms)
+
+    def check_workspace(self, source: WorkspaceSource | None) -> None:
+        """Raise ValidationError where a workspace cannot be filled from what it names."""
+        self.git.check(source.git if source is not None else None)
 
     def check_image(self, image: str | None, field: str) -> None:
         """Raise ValidationError where an image may not be asked for; the default one always is."""
@@ -239,6 +246,8 @@ class Sandbox(Shape):
     effective_policy: EffectivePolicy
     host: SandboxHost | None
     """Null before it is placed, and when it has ended."""
+    workspace: Workspace | None
+    """The commit of the repository that it was filled from, once that is there."""
     error: Json | None
     created_at: Moment
     started_at: Moment | None

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterable
 from enum import StrEnum
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, ip_network
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from director.domain.addresses import PRIVATE, literal, special_ipv4
 from director.domain.base import (
     Body,
     Description,
@@ -32,24 +33,7 @@ _POOL_PREFIX = 24
 _LARGEST_POOL, _SMALLEST_POOL = 8, 20
 _WIDEST, _NARROWEST = 16, 29
 
-_RANGES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
-"""A network's subnet lies in one of these (RFC 1918)."""
-
-PROTECTED = tuple(
-    IPv4Network(text)
-    for text in (
-        "0.0.0.0/8",
-        *_RANGES,
-        "100.64.0.0/10",
-        "127.0.0.0/8",
-        "168.63.129.16/32",  # metadata of Azure; the others' are in private ranges
-        "169.254.0.0/16",
-        "192.0.0.0/24",
-        "198.18.0.0/15",
-        "224.0.0.0/4",
-        "240.0.0.0/4",
-    )
-)
+PROTECTED = tuple(special_ipv4())
 """Private, metadata and other special addresses: only an admin opens them, one by one."""
 
 _LABEL = r"(?!-)[a-z0-9_-]{1,63}(?<!-)"
@@ -110,12 +94,12 @@ def _subnet(text: str) -> str:
     if found.prefixlen > _NARROWEST:
         raise ValueError(f"narrower than /{_NARROWEST}: no room for sandboxes")
     if not _is_private(found):
-        raise ValueError(f"a public or special range: take one inside of {', '.join(_RANGES)}")
+        raise ValueError(f"a public or special range: take one inside of {', '.join(PRIVATE)}")
     return str(found)
 
 
 def _is_private(network: IPv4Network) -> bool:
-    return any(network.subnet_of(IPv4Network(range)) for range in _RANGES)
+    return any(network.subnet_of(IPv4Network(range)) for range in PRIVATE)
 
 
 def _gateway(text: str) -> str:
@@ -135,10 +119,10 @@ def _ports(text: str) -> str:
     return str(first) if first == last else f"{first}-{last}"
 
 
-def _host(text: str) -> str:
-    """An IPv4 address, or a name in lower case without the dot at its end."""
-    if _is_address(text):
-        if not isinstance(ip_address(text), IPv4Address):
+def checked_host(text: str) -> str:
+    """An IPv4 address, or a name in lower case without the dot at its end. Raises ValueError."""
+    if (address := literal(text)) is not None:
+        if not isinstance(address, IPv4Address):
             raise ValueError("networks carry IPv4 only: all IPv6 is denied")
         return text
     name = text.lower()
@@ -147,20 +131,12 @@ def _host(text: str) -> str:
     return name.rstrip(".")
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 Cidr = Annotated[str, Field(max_length=64), AfterValidator(_ipv4_only)]
 Subnet = Annotated[str, Field(max_length=64), AfterValidator(_subnet)]
 Gateway = Annotated[str, Field(max_length=64), AfterValidator(_gateway)]
 Port = Annotated[Int, Field(ge=1, le=65535)]
 Ports = Annotated[str, AfterValidator(_ports)]
-Host = Annotated[Text, Field(min_length=1, max_length=253), AfterValidator(_host)]
+Host = Annotated[Text, Field(min_length=1, max_length=253), AfterValidator(checked_host)]
 
 
 class NetworkCreate(Body):
@@ -265,7 +241,8 @@ class Destination(Body):
     @property
     def address(self) -> IPv4Address | None:
         """The host as an address; None where it is a name."""
-        return IPv4Address(self.host) if _is_address(self.host) else None
+        found = literal(self.host)
+        return found if isinstance(found, IPv4Address) else None
 
 
 class AccessCreate(Body):
@@ -397,7 +374,7 @@ def read_pool(text: str) -> IPv4Network:
     if not _LARGEST_POOL <= pool.prefixlen <= _SMALLEST_POOL:
         raise ValueError(f"{text!r} is none of /{_LARGEST_POOL} to /{_SMALLEST_POOL}")
     if not _is_private(pool):
-        raise ValueError(f"{text!r} is not private: take one inside of {', '.join(_RANGES)}")
+        raise ValueError(f"{text!r} is not private: take one inside of {', '.join(PRIVATE)}")
     return pool
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from director.domain.archives import Workspace
 from director.domain.base import Body, Flag, Json, Shape, Text
 from director.domain.policies import EffectivePolicy
 from director.domain.steps import OnFailure
@@ -288,6 +289,8 @@ class RunView(Shape):
     sandbox_id: str | None = None
     """The sandbox that it works in where `config.sandboxId` names one; the one that its own has
     become at its end, with `config.keepSandbox`."""
+    workspace: Workspace | None = None
+    """The commit of the repository that its workspace was filled from, once that is there."""
     derived_from: Json | None = None
     sandbox_losses: int = 0
     """How often the run lost its sandbox with its host, and went on in another."""

@@ -7,6 +7,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
 
+from director.domain.addresses import literal
+
 Resolver = Callable[[str], Iterable[str]]
 """Gives the IPv4 addresses of a name. Raises OSError where it has none, or nobody can tell."""
 
@@ -57,6 +59,15 @@ class Names:
             if answer.done():
                 found[name] |= dict.fromkeys(answer.result(), now.isoformat())
         return {name: _young(seen, now) for name, seen in found.items()}
+
+    def addresses(self, name: str) -> list[IPv4Address]:
+        """The addresses that a name has now, an address being its own; without the patience of
+        `followed`. Raises OSError where it has none, or nobody can tell."""
+        if isinstance(address := literal(name), IPv4Address):
+            return [address]
+        if found := [IPv4Address(each) for each in dict.fromkeys(self._resolver(name))]:
+            return found
+        raise OSError("it has no IPv4 address")
 
     def _look_up(self, name: str) -> list[str]:
         with suppress(OSError, ValueError):

@@ -327,7 +327,7 @@ def on_demand(
     for there in mine:
         if there.on_demand and there.host_id == host_id:
             return there
-    subnet, id = domain.allocate(_taken(session), pool), new_id(NETWORK)
+    subnet, id = domain.allocate(subnets(session), pool), new_id(NETWORK)
     name = f"bridge-{host_id}"
     row = NetworkRow(
         id=id,
@@ -411,7 +411,7 @@ def move(
     """Give a network whose subnet nobody named another one, free of what its host uses as well."""
     locks.hold(session, locks.Name.SUBNETS)
     row = locks.get_one(session, NetworkRow, id)
-    subnet = domain.allocate([*_taken(session), *taken], pool)
+    subnet = domain.allocate([*subnets(session), *taken], pool)
     row.subnet, row.gateway = str(subnet), _first(subnet)
     session.add(row)
 
@@ -528,13 +528,14 @@ def _check_count(
         raise ConflictError(f"network {id} has {count} of these, as many as allowed")
 
 
-def _taken(session: Session) -> list[IPv4Network]:
-    subnets = select(NetworkRow.subnet).where(col(NetworkRow.deleted_at).is_(None))
-    return [IPv4Network(each) for each in session.exec(subnets)]
+def subnets(session: Session) -> list[IPv4Network]:
+    """The subnets of all networks, also of those that their hosts have not made yet."""
+    found = select(NetworkRow.subnet).where(col(NetworkRow.deleted_at).is_(None))
+    return [IPv4Network(each) for each in session.exec(found)]
 
 
 def _free_subnet(session: Session, body: domain.NetworkCreate, pool: IPv4Network) -> IPv4Network:
-    taken = _taken(session)
+    taken = subnets(session)
     if body.subnet is None:
         return domain.allocate(taken, pool)
     wanted = IPv4Network(body.subnet)

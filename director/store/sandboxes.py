@@ -8,10 +8,12 @@ from sqlalchemy import func
 from sqlmodel import Session, col, select
 
 from director.domain import lifetimes as domain
+from director.domain.archives import Workspace
 from director.domain.base import Json
 from director.domain.departments import TicketState
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.events import EventType
+from director.domain.git import Cloned
 from director.domain.ids import RUN, SANDBOX, new_id
 from director.domain.lifetimes import ExecutionStatus, SandboxStatus
 from director.domain.pages import PageQuery, Pagination
@@ -209,6 +211,7 @@ def _view(row: SandboxRow, main: ExecutionRow | None, host: HostRow | None) -> d
         "command": main.command["command"] if main else None,
         "main_process": process,
         "host": away.host_of(row, host),
+        "workspace": Workspace.of(row.cloned),
     }
     return domain.Sandbox.model_validate({**row.model_dump(), **shown})
 
@@ -303,6 +306,7 @@ def keep(session: Session, run: RunRow, name: str, config: WorkflowConfig) -> Sa
         name=name,
         image=run.image,
         resolved_image=run.resolved_image,
+        cloned=run.cloned,
         resource_limits=_stated(stated.resource_limits or ResourceLimits()),
         security_policy=_stated(stated.security_policy or SecurityPolicy()),
         security_profile_id=config.security_profile_id,
@@ -405,7 +409,12 @@ def leave_place(session: Session, id: str) -> list[str]:
 
 
 def begin(
-    session: Session, id: str, host_id: str, info: SandboxInfo, usage: Json | None = None
+    session: Session,
+    id: str,
+    host_id: str,
+    info: SandboxInfo,
+    usage: Json | None = None,
+    cloned: Cloned | None = None,
 ) -> bool:
     """Write that a sandbox runs; False where it is not wanted any more, or is another host's."""
     row = locks.get_one(session, SandboxRow, id)
@@ -415,6 +424,7 @@ def begin(
         return False
     now = utc_now()
     row.image, row.resolved_image = info.image, info.resolved_image
+    row.cloned = cloned.model_dump(mode="json") if cloned is not None else None
     row.started_at, row.expires_at = now, now + from_millis(row.lifetime_ms)
     row.effective_policy = policy_of(row).with_held(info.held).model_dump(mode="json")
     move(session, row, SandboxStatus.RUNNING, usage)

@@ -10,6 +10,7 @@ from sqlalchemy.orm.util import identity_key
 from sqlmodel import Session, col, select
 
 from director.domain import runs as domain
+from director.domain.archives import Workspace
 from director.domain.base import Json
 from director.domain.events import EventType
 from director.domain.runs import RunStatus, StepStatus
@@ -96,6 +97,7 @@ def _view(run: RunRow, steps: list[domain.StepView]) -> domain.RunView:
     temporal = {"workflowId": run.id, "runId": run.temporal_run_id}
     return domain.RunView(
         **run.model_dump(include=set(domain.RunView.model_fields)),
+        workspace=Workspace.of(run.cloned),
         run_id=run.id,
         definition_version=run.version,
         sandbox_losses=run.sandbox_epoch,

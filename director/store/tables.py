@@ -153,6 +153,8 @@ class RunRow(TimedRow, table=True):
     workspace_ready: bool = False
     workspace_from: str | None = None
     """The checkpoint whose files a sandbox starts with, where the one before it was lost."""
+    cloned: Json | None = Field(default=None, sa_type=JsonOrNull)
+    """The repository that its workspace was filled from, with the commit that was there."""
     temporal_run_id: str | None = None
     superseded: list[str] = Field(default=[], sa_type=JSON)
     """The executions before this one, each replaced by a reset in Temporal."""
@@ -283,6 +285,8 @@ class SandboxRow(TimedRow, table=True):
     effective_policy: Json = Field(sa_type=JSON)
     workspace: Json | None = Field(default=None, sa_type=JsonOrNull)
     """What lies in its workspace at its begin."""
+    cloned: Json | None = Field(default=None, sa_type=JsonOrNull)
+    """The repository that came into it, with the commit that was there."""
     error: Json | None = Field(default=None, sa_type=JsonOrNull)
     priority: int = DEFAULT_PRIORITY
     host_id: str | None = None

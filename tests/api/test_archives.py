@@ -235,3 +235,42 @@ async def test_a_run_finds_the_archives_files_and_its_own_on_top(stack: Stack) -
         },
     )
     assert run["status"] == "completed", run["error"]
+
+
+URL = "https://git.example.com/a.git"
+
+
+@pytest.mark.parametrize(
+    ("git", "field"),
+    [
+        ({"url": "http://git.example.com/a.git"}, "git.url"),
+        ({"url": "https://ann:canary77@git.example.com/a.git"}, "git.url"),
+        ({"url": "https://169.254.169.254/a.git"}, "git.url"),
+        ({"url": "https://10.0.0.1/a.git"}, "git.url"),
+        ({"url": URL, "ref": "--upload-pack=id"}, "git.ref"),
+        ({"url": URL, "branch": "main"}, "git.branch"),
+        ({"ref": "main"}, "git.url"),
+    ],
+)
+async def test_a_repository_that_is_never_cloned_is_refused_by_name_and_told_without_secrets(
+    operator: httpx.AsyncClient, refused: Refusal, git: Data, field: str
+) -> None:
+    session = (await operator.post("/sessions", json={"type": "a", "name": "x"})).json()["data"]
+    steps = [{"type": "execute", "command": "say hi"}]
+    workflow = {"sessionId": session["id"], "name": "w", "steps": steps}
+    for route, body in (("/workflows", workflow), ("/sandboxes", {})):
+        answer = await operator.post(route, json=body | {"workspace": {"git": git}})
+        assert refused(answer, 400, "VALIDATION_ERROR")["field"] == f"workspace.{field}"
+        assert "canary77" not in answer.text
+    made = (await operator.post("/workflows", json=workflow)).json()["data"]["id"]
+    answer = await operator.put(f"/workflows/{made}", json={"workspace": {"git": git}})
+    assert refused(answer, 400, "VALIDATION_ERROR")["field"] == f"workspace.{field}"
+
+
+async def test_a_run_from_a_repository_that_cannot_be_had_fails_and_says_why(
+    stack: Stack,
+) -> None:
+    run = await stack.run("say hi", workspace={"git": {"url": URL}})
+    assert run["status"] == "failed"
+    assert "host git.example.com of the repository" in run["error"]["message"]
+    assert run["workspace"] is None

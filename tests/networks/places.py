@@ -20,6 +20,7 @@ from director.domain.sandboxes import Command, SandboxSpec
 from director.domain.users import Principal, Role
 from director.networks.bridges import Bridges
 from director.networks.filter import Names, PacketFilter
+from director.networks.leased import LeasedNetworks
 from director.networks.names import Names as HostNames
 from director.sandbox.docker import DockerRuntime
 from director.store import hosts, networks, sandboxes
@@ -101,7 +102,8 @@ def place(
     bridges = Bridges(client, installation, called)
     runtime = DockerRuntime(client, home, installation, {})
     filter = PacketFilter(called, home)
-    known = HostNetworks(store, "h", bridges, filter, called.bridge, tell_names=runtime.tell_names)
+    known = HostNetworks(store, "h", bridges, filter, called.bridge, LeasedNetworks(home))
+    known.tell_names = runtime.tell_names
     made = Place(client, store, runtime, known, image, run)
     known.resolvers = lambda: made.resolvers
     known.names = HostNames(lambda name: made.names.get(name, []), lambda: made.now)

@@ -24,6 +24,7 @@ from director.domain.hosts import Capacity
 from director.domain.users import Principal, Role
 from director.networks.bridges import Bridges
 from director.networks.filter import Names, PacketFilter, run_nft
+from director.networks.leased import LeasedNetworks
 from director.store import events, hosts, networks
 from director.store.engine import Store
 
@@ -109,7 +110,8 @@ def host(engine: docker.DockerClient, image: str, tmp_path: Path) -> Iterator[Ho
     store.create_tables()
     names = Names(installation)
     bridges = Bridges(engine, installation, names)
-    host = HostNetworks(store, "h", bridges, PacketFilter(names, tmp_path), names.bridge)
+    filter, leased = PacketFilter(names, tmp_path), LeasedNetworks(tmp_path)
+    host = HostNetworks(store, "h", bridges, filter, names.bridge, leased)
     made = Host(tmp_path, store, bridges, names, host, engine, installation, image, [])
     made.write(lambda s: hosts.register(s, "h", Capacity()))
     try:
@@ -222,6 +224,7 @@ from pathlib import Path
 from director.activities.networks import HostNetworks, NetworkKeeper
 from director.networks.bridges import Bridges
 from director.networks.filter import Names, PacketFilter
+from director.networks.leased import LeasedNetworks
 from director.store.engine import Store
 
 home, installation = sys.argv[1:]
@@ -232,6 +235,7 @@ networks = HostNetworks(
     Bridges(docker.from_env(), installation, names),
     PacketFilter(names, Path(home)),
     names.bridge,
+    LeasedNetworks(Path(home)),
 )
 NetworkKeeper(networks, names.group).start()
 print("serves", flush=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from pathlib import Path
 from threading import RLock
 from typing import Any
 
@@ -11,6 +12,7 @@ from director.activities.networks import HostNetworks
 from director.domain.errors import ConflictError
 from director.networks.bridges import Bridges
 from director.networks.filter import FilterError
+from director.networks.leased import LeasedNetworks
 from director.networks.names import Names
 from director.networks.rules import Network
 from director.store.engine import Store
@@ -28,6 +30,7 @@ class ScriptedHost:
     rivals: int = 0
     """How many more times somebody else is quicker to take a subnet."""
     broken: str = ""
+    home: Path = Path("nowhere")
     hosts: dict[str, list[str]] = field(default_factory=dict)
     known: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     """By sandbox, the names that it was told with their addresses."""
@@ -104,6 +107,7 @@ class ScriptedHost:
             self,  # type: ignore[arg-type]
             self,  # type: ignore[arg-type]
             lambda id: f"br{id[-8:]}",
+            LeasedNetworks(self.home),
             names,
             self.tell_names,
         )
