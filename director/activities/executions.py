@@ -117,7 +117,7 @@ class Executions:
         recorder = self._recorder(row.id, attempt)
         try:
             execution = here.runtime.run(opened.sandbox.id, _command(opened))
-            result = self._held(row.id, execution, recorder, beat)
+            result = self._watched(row.id, execution, recorder, beat)
         except SandboxError as failure:
             if failure.retryable:
                 raise
@@ -129,7 +129,7 @@ class Executions:
         error = _CANCELLED if status is ExecutionStatus.CANCELLED else None
         return self._closed(row.id, attempt, status, result, error)
 
-    def _held(
+    def _watched(
         self, id: str, execution: Execution, recorder: OutputRecorder, beat: Beat
     ) -> CommandResult:
         """Follow a command; one that was ended before it had begun is killed, since whoever ended
