@@ -129,7 +129,7 @@ class Executions:
         try:
             with recorder.keeping():
                 execution = here.runtime.run(opened.sandbox.id, _command(opened))
-                result = self._held(row.id, execution, recorder, beat)
+                result = self._watched(row.id, execution, recorder, beat)
         except SandboxError as failure:
             if failure.retryable:
                 raise
@@ -144,7 +144,7 @@ class Executions:
             end = _End(status, result, error)
         return self._closed(row.id, attempt, end, recorder)
 
-    def _held(
+    def _watched(
         self, id: str, execution: Execution, recorder: OutputRecorder, beat: Beat
     ) -> CommandResult:
         """Follow a command; one that was ended before it had begun is killed, since whoever ended

@@ -35,7 +35,7 @@ from director.api.state import (
     StoreDep,
     WaitDep,
 )
-from director.api.waiting import HOST_LOOK_SECONDS, awaited
+from director.api.waiting import HOST_LOOK_SECONDS, HOST_PATIENCE, awaited
 from director.blobs.store import Blobs
 from director.domain.base import Json
 from director.domain.errors import (
@@ -281,11 +281,13 @@ def _ended_by_host(session: Session, id: str) -> bool:
     if executions.has_ended(session, id):
         return True
     row = session.get_one(ExecutionRow, id)
-    if not away.is_reachable(session, session.get_one(SandboxRow, row.sandbox_id)):
+    sandbox = session.get_one(SandboxRow, row.sandbox_id)
+    if not away.is_reachable(session, sandbox, HOST_PATIENCE):
         raise HostAwayError(
             "the sandbox's host does not answer; the command is kept: it goes on there, or begins"
             f" when the host is back: see {_address(row)}",
             executionId=id,
+            hostId=sandbox.host_id,
         )
     return False
 

@@ -84,19 +84,16 @@ async def start_execution(
     )
 
 
-async def start_ending(client: Client, execution_id: str, host_id: str) -> None:
+async def start_ending(client: Client, execution_id: str, host_id: str) -> bool:
     """Start killing a command whose own activity was ended in Temporal, again where that has ended
     before."""
-    await _started(
+    return await _again(
         client,
         names.END_EXECUTION,
         ExecutionInput(execution_id=execution_id),
+        host_id,
         id=f"{execution_id}-end",
-        task_queue=names.control_queue(host_id),
-        start_to_close_timeout=_STEER_TIMEOUT,
-        heartbeat_timeout=_HEARTBEAT_TIMEOUT,
         summary="kill a command that was ended in Temporal",
-        id_reuse_policy=ActivityIDReusePolicy.ALLOW_DUPLICATE,
     )
 
 
@@ -104,16 +101,13 @@ async def start_steering(
     client: Client, sandbox_id: str, intent: int, host_id: str, timeout: float = 10
 ) -> bool:
     """Start bringing about what is wanted of a sandbox, again where that has ended before."""
-    return await _started(
+    return await _again(
         client,
         names.STEER_SANDBOX,
         SteerInput(sandbox_id=sandbox_id),
+        host_id,
         id=f"{sandbox_id}-steer-{intent}",
-        task_queue=names.control_queue(host_id),
-        start_to_close_timeout=_STEER_TIMEOUT,
-        heartbeat_timeout=_HEARTBEAT_TIMEOUT,
         summary="stop, pause or resume a sandbox",
-        id_reuse_policy=ActivityIDReusePolicy.ALLOW_DUPLICATE,
         rpc_timeout=timedelta(seconds=timeout),
     )
 
@@ -147,6 +141,20 @@ async def activity_is_over(client: Client, id: str) -> bool:
             return True
         raise
     return described.status is not ActivityExecutionStatus.RUNNING
+
+
+async def _again(client: Client, name: str, asked: Shape, host_id: str, **options: Any) -> bool:
+    """Start what a host brings about at once, or again, whatever it has to do else."""
+    return await _started(
+        client,
+        name,
+        asked,
+        task_queue=names.control_queue(host_id),
+        start_to_close_timeout=_STEER_TIMEOUT,
+        heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+        id_reuse_policy=ActivityIDReusePolicy.ALLOW_DUPLICATE,
+        **options,
+    )
 
 
 async def _started(client: Client, name: str, asked: Shape, **options: Any) -> bool:
