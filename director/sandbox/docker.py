@@ -24,7 +24,7 @@ from director.sandbox.containers import Container, engine_errors
 from director.sandbox.executions import SUPERVISOR_SECONDS, SpoolExecution, Terms
 from director.sandbox.folders import SandboxFolder
 from director.sandbox.images import Image, Images
-from director.sandbox.limits import Plan, container_config, plan
+from director.sandbox.limits import SUPERVISOR, Plan, container_config, plan
 from director.sandbox.metrics import Groups, measure, network_usage
 from director.sandbox.probe import Probe, probe
 from director.sandbox.runtime import CPU_WINDOW_SECONDS, SandboxError, SandboxNotFoundError
@@ -366,8 +366,11 @@ def _explained(error: SandboxError, spec: SandboxSpec) -> SandboxError:
 
 
 def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:
-    """Tell whether a container can be adopted: its files are there and it is of this epoch."""
+    """Tell whether a container can be adopted: its files are there, it is of this epoch, and its
+    supervisor reads what is written for one today."""
     if not folder.complete() or found["State"]["Status"] not in _STARTABLE:
+        return False
+    if not str((found["Config"]["Entrypoint"] or [""])[0]).startswith(SUPERVISOR):
         return False
     return _epoch(found["Config"]["Labels"]) == spec.epoch == folder.record().epoch
 
