@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from director.sandbox.spool import Spool, unended
 from director.sandbox.tools import install_tools
 from director.sandbox.workspace import HostWorkspace
 
+_FEW = 256
+"""Sandboxes whose paths are known by heart: to make them costs as much as a command's record."""
+
 _STARTABLE = ("exited", "paused", "running")
 """Not `created`: one that the engine was starting when it was killed never starts any more."""
 
@@ -59,6 +63,7 @@ class DockerRuntime:
         self._images = Images(client, aliases)
         self._terms = Terms(output_limit, term_grace_ms, supervisor_seconds)
         self._known_probe: Probe | None = None
+        self._folder = lru_cache(_FEW)(partial(SandboxFolder, self._home))
         install_tools(self._home / "tools")
 
     def create(
@@ -260,9 +265,6 @@ class DockerRuntime:
                 if entry.is_dir():
                     found[entry.name] = self._folder(entry.name).record()
         return found
-
-    def _folder(self, sandbox_id: str) -> SandboxFolder:
-        return SandboxFolder(self._home, sandbox_id)
 
     def _container(self, sandbox_id: str) -> Container:
         return Container(self._client, self._installation, sandbox_id)

@@ -4,8 +4,8 @@ import os
 import posixpath
 import re
 import stat
-import tempfile
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 from typing import NamedTuple
 
 from director.domain.sandboxes import Cause, Command, CommandResult
@@ -59,7 +59,8 @@ class Spool:
             files["context.json"] = _encoded(command.context, "context")
         if command.stdin is not None:
             files["stdin"] = command.stdin
-        staged = Path(tempfile.mkdtemp(prefix=f"{self.id}.", dir=self._folder.results))
+        staged = self._staged()
+        staged.mkdir(0o700)
         try:
             self._fill(staged, files)
             staged.rename(self._entry)
@@ -165,19 +166,21 @@ class Spool:
 
     def record(self, result: CommandResult) -> CommandResult:
         """Record a result, unless there is one; give back the one that counts."""
-        descriptor, name = tempfile.mkstemp(dir=self._folder.results)
-        staged = Path(name)
+        staged = self._staged()
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(result.model_dump_json())
+            staged.write_text(result.model_dump_json())
             os.link(staged, self._record)
         except FileExistsError:
             pass
         finally:
-            staged.unlink()
+            staged.unlink(missing_ok=True)
         for name in ("command", "stdin"):  # values of the environment, and what it has read
             (self._entry / name).unlink(missing_ok=True)
         return self.result() or result
+
+    def _staged(self) -> Path:
+        """A name of its own for what is not whole yet."""
+        return self._folder.results / f"{self.id}.{token_hex(8)}"
 
     def _read(self, name: str, offset: int, limit: int) -> bytes:
         descriptor = self._open(name)

@@ -35,6 +35,7 @@ enum { LONGEST_ID = 128, LONGEST_PATH = 192, CHUNK = 65536 };
 
 #define MILLISECOND INT64_C(1000)
 #define SECOND (1000 * MILLISECOND)
+#define MOST (INT64_MAX / 4 / MILLISECOND)
 #define LOST "lost 137 0 +0 +0\n"
 #define KILLED "killed 137 0 +0 +0\n"
 #define USUAL_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -219,7 +220,7 @@ struct command {
 static bool read_whole(struct command *command, int file)
 {
     struct stat about;
-    if (fstat(file, &about) != 0 || about.st_size == 0)
+    if (fstat(file, &about) != 0 || about.st_size <= 0)
         return false;
     command->text = malloc((size_t)about.st_size);
     if (command->text == NULL)
@@ -250,7 +251,7 @@ static bool next_number(char **at, const char *end, int64_t *number)
         return false;
     errno = 0;
     *number = strtoll(field, &rest, 10);
-    return errno == 0 && rest != field && *rest == '\0' && *number >= 0;
+    return errno == 0 && rest != field && *rest == '\0' && *number >= 0 && *number <= MOST;
 }
 
 /* Fields, each with a NUL at its end: milliseconds until TERM and from there to KILL, bytes that are

@@ -1,6 +1,7 @@
 """The program that runs commands inside sandboxes, beside no sandbox: on a folder of the host's."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -35,12 +36,12 @@ class Place:
         self.serve()
 
     def serve(self) -> None:
-        """One more that runs commands, once it listens."""
-        server = subprocess.Popen([self._program, self.folder.root])
-        self._servers.append(server)
-        where = Path(f"/proc/{server.pid}/fd/3")
-        until(lambda: where.exists() or server.poll() is not None, "it listens")
-        assert server.poll() is None
+        """One more that runs commands, once it has told of a claim what it tells at first."""
+        left = self.folder.claims / f"left-{len(self._servers)}"
+        left.mkdir()
+        self._servers.append(subprocess.Popen([self._program, self.folder.root]))
+        until((left / "exit").exists, "it serves")
+        shutil.rmtree(left)
 
     @property
     def pid(self) -> int:
@@ -170,7 +171,7 @@ SPOILT = [
     b"\0",
     b"\0".join(GOOD),
     *(b"\0".join([*GOOD[:n], b""]) for n in range(len(GOOD))),
-    *(spoilt(at, value) for at in (0, 3, 5) for value in (b"-1", b"", b"1x", b"9" * 30)),
+    *(spoilt(at, value) for at in (0, 3, 5) for value in (b"-1", b"", b"1x", b"9" * 18, b"9" * 30)),
     *(spoilt(5, value) for value in (b"0", b"2", b"999999999999")),
 ]
 
