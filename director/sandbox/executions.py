@@ -12,7 +12,7 @@ from director.sandbox.spool import Ending, Spool
 from director.sandbox.watches import Watch
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
-_WOKEN_PAUSE = 0.1
+_WOKEN_PAUSE = 0.2
 """Where the end wakes us, and no pause but that of a command that hides its end."""
 
 _LOOK_SECONDS = 1.0

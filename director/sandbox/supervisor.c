@@ -511,10 +511,13 @@ static void finish(struct command *command)
     command->deadline = now() + 250 * MILLISECOND;
 }
 
+/* Of a command that has ended, what it left behind is killed. */
 static void set_killed(struct command *command)
 {
-    if (command->phase == ENDED)
+    if (command->phase == ENDED) {
+        sweep(command->id);
         return;
+    }
     command->cause = "killed";
     if (command->phase == LINGERING) {
         finish(command);
@@ -571,20 +574,30 @@ static void heed_signals(struct command *command)
         main_ended(command, status);
 }
 
+static void heed_all(struct command *command, int milliseconds)
+{
+    struct pollfd ready[] = {{command->out.pipe, POLLIN, 0},
+                             {command->err.pipe, POLLIN, 0},
+                             {signals, POLLIN, 0}};
+    poll(ready, 3, milliseconds);
+    if (ready[0].revents)
+        drain(&command->out, command->keep);
+    if (ready[1].revents)
+        drain(&command->err, command->keep);
+    if (ready[2].revents)
+        heed_signals(command);
+}
+
+static bool somebody_may_write(const struct command *command)
+{
+    return command->out.pipe >= 0 || command->err.pipe >= 0;
+}
+
 static void follow(struct command *command)
 {
     command->deadline = command->begun + command->timeout * MILLISECOND;
-    while (command->phase != ENDED || command->out.pipe >= 0 || command->err.pipe >= 0) {
-        struct pollfd ready[] = {{command->out.pipe, POLLIN, 0},
-                                 {command->err.pipe, POLLIN, 0},
-                                 {signals, POLLIN, 0}};
-        poll(ready, 3, left_until(command->deadline));
-        if (ready[0].revents)
-            drain(&command->out, command->keep);
-        if (ready[1].revents)
-            drain(&command->err, command->keep);
-        if (ready[2].revents)
-            heed_signals(command);
+    while (command->phase != ENDED || somebody_may_write(command)) {
+        heed_all(command, left_until(command->deadline));
         if (now() < command->deadline)
             continue;
         if (command->phase == ENDED)
@@ -608,14 +621,9 @@ static void conclude(struct command *command)
 /* A child that the command left behind would die of SIGPIPE if nobody read what it writes. */
 static void drain_for_those_left(struct command *command)
 {
-    while (command->out.pipe >= 0 || command->err.pipe >= 0) {
-        struct pollfd ready[] = {{command->out.pipe, POLLIN, 0}, {command->err.pipe, POLLIN, 0}};
-        poll(ready, 2, -1);
-        if (ready[0].revents)
-            drain(&command->out, 0);
-        if (ready[1].revents)
-            drain(&command->err, 0);
-    }
+    command->keep = 0;
+    while (somebody_may_write(command))
+        heed_all(command, -1);
 }
 
 static void watch(const char *id)
@@ -634,9 +642,9 @@ static void watch(const char *id)
     } else {
         follow(&command);
         conclude(&command);
+        close(watched);
+        drain_for_those_left(&command);
     }
-    close(watched);
-    drain_for_those_left(&command);
 }
 
 /* Who was forked for which command. */

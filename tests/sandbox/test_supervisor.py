@@ -309,6 +309,14 @@ def alive(pid: str) -> bool:
         return False
 
 
+def test_a_kill_while_a_child_still_holds_the_output_kills_that_child(place):
+    spool = place.start(["sh", "-c", "sleep 71 & echo $!"])
+    pid = until(lambda: spool.output("stdout", 0, 20), "its pid").decode().strip()
+    spool.ask_to_kill()
+    until(lambda: not alive(pid), "it is dead")
+    until(spool.ending, "it has ended")
+
+
 def test_a_watcher_that_is_stopped_goes_on_at_once(place):
     spool = place.start(["sh", "-c", "kill -STOP $PPID; echo after; exit 5"])
     assert until(spool.ending, "it has ended").exit_code == 5
