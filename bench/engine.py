@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bench.engine_daemons import daemons
 from bench.processes import ROOT
 from director.machine.apt import SetUpError
-from director.machine.engine import ensure_busybox, ensure_engine, stop_engine
+from director.machine.engine import ensure_engine, ensure_supervisor, stop_engine
 from director.machine.image import ensure_image
 
 HOME = ROOT / ".director"
@@ -33,7 +33,7 @@ def engine(say: Callable[[str], None]) -> Iterator[Engine]:
     """An engine that answers, started if need be and stopped again then. Raises NotHereError."""
     try:
         found = ensure_engine(HOME, say)
-        ensure_busybox(say)
+        ensure_supervisor(HOME, say)
         image = ensure_image(found.client, say)
     except SetUpError as error:
         raise NotHereError(str(error)) from error

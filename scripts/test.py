@@ -16,9 +16,9 @@ from director.machine import apt
 from director.machine.apt import SetUpError
 from director.machine.engine import (
     Engine,
-    ensure_busybox,
     ensure_engine,
     ensure_filter,
+    ensure_supervisor,
     stop_engine,
 )
 from director.machine.image import ensure_image
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".director"
 
 _SETTLE_SECONDS = 5
-_PROGRAMS = {"curl": "curl", "ip": "iproute2"}
+_PROGRAMS = {"busybox": "busybox-static", "curl": "curl", "ip": "iproute2"}
 """Programs of tests alone, and the packages that have them."""
 
 _WHOLE = ("tests/e2e", "tests/cli", "tests/test_bench.py")
@@ -69,7 +69,7 @@ def say(line: str) -> None:
 
 
 def _with_engine(engine: Engine, arguments: list[str]) -> int:
-    ensure_busybox(say)
+    ensure_supervisor(HOME, say)
     ensure_filter(say)
     _ensure_programs()
     image = ensure_image(engine.client, say)

@@ -15,9 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from director.machine.apt import SetUpError
-from director.machine.engine import Engine, answering, find_busybox
+from director.machine.engine import Engine, answering
 from director.machine.image import present_image
 from director.networks.filter import trouble as filter_trouble
+from director.sandbox import tools
 from director.sandbox.probe import abilities, probe
 
 PORTS = {"API": 8000, "Temporal": 7233, "Temporal UI": 8233}
@@ -45,7 +46,7 @@ def checks(
         _python(),
         _temporal(),
         *_engine(sandbox_image),
-        _busybox(),
+        _supervisor(home),
         _user(),
         _cgroups(),
         *(port_check(name, port, home) for name, port in ports.items()),
@@ -136,10 +137,13 @@ def _image(client: docker.DockerClient, asked: str | None) -> Check:
     return Check("sandbox image", tag is not None, detail, "`make up` makes it", needed=False)
 
 
-def _busybox() -> Check:
-    found = find_busybox()
-    detail = str(found) if found else "no static busybox"
-    return Check("busybox", found is not None, detail, "apt-get install busybox-static")
+def _supervisor(home: Path) -> Check:
+    """What runs commands inside sandboxes: made already, or there is what makes it."""
+    found = tools.present(home.absolute() / "tools")
+    makes = tools.compiler()
+    made = f"made by {makes} at the first start" if makes else "no C compiler makes it"
+    remedy = f"apt-get install {' '.join(tools.PACKAGES)}"
+    return Check("supervisor", bool(found or makes), str(found or made), remedy)
 
 
 def _user() -> Check:

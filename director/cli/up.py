@@ -21,9 +21,9 @@ from director.host import installation_id
 from director.machine.apt import SetUpError
 from director.machine.engine import (
     alive,
-    ensure_busybox,
     ensure_engine,
     ensure_filter,
+    ensure_supervisor,
     lost_engine,
     owns_engine,
     stop_engine,
@@ -58,11 +58,11 @@ class ServedAlreadyError(Exception):
 
 
 def prepare(home: Path, say: Say) -> bool:
-    """Make sure of engine, busybox, packet filter and sandbox image; tells whether the engine was
-    started now."""
+    """Make sure of engine, supervisor, packet filter and sandbox image; tells whether the engine
+    was started now."""
     private_home(home)
     engine = ensure_engine(home, say)
-    ensure_busybox(say)
+    ensure_supervisor(home, say)
     ensure_filter(say)
     ensure_image(engine.client, say)
     engine.client.close()

@@ -20,12 +20,14 @@ from requests.exceptions import RequestException
 from director.machine import apt, leftovers
 from director.machine.apt import SetUpError
 from director.networks.filter import installed as filter_installed
-from director.sandbox.tools import is_static
+from director.sandbox import tools
+from director.sandbox.runtime import SandboxError
 
 Say = Callable[[str], None]
 
 _FILTER = "libnftables1"
-PACKAGES = ("docker.io", "iptables", "busybox-static", "ca-certificates", _FILTER)
+PACKAGES = ("docker.io", "iptables", "iproute2", "ca-certificates", _FILTER)
+_PROGRAMS = ("dockerd", "ip")
 
 _SOCKET = "unix:///var/run/docker.sock"
 _ANSWER_SECONDS = 10
@@ -33,7 +35,6 @@ _START_SECONDS = 60
 _STOP_SECONDS = 40
 _DYING_SECONDS = 5
 _CONTAINERD_PID = Path("/var/run/docker/containerd/containerd.pid")
-_BUSYBOX_PLACES = ("/bin/busybox", "/usr/bin/busybox", "/usr/local/bin/busybox")
 _DAEMON_SETTINGS = Path("/etc/docker/daemon.json")
 
 
@@ -62,7 +63,7 @@ def ensure_engine(home: Path, say: Say) -> Engine:
         if engine := answering():
             return engine
         _forget_dead(state)
-        if not shutil.which("dockerd"):
+        if not all(map(shutil.which, _PROGRAMS)):
             say("No Docker engine answers: installing docker.io from the system's packages …")
             apt.install(PACKAGES, say)
         return _start(state, say)
@@ -136,27 +137,21 @@ def answering(place: str | None = None) -> Engine | None:
     return Engine(client, str(info.get("ServerVersion", "")), live, started=False)
 
 
-def find_busybox() -> Path | None:
-    """A busybox that needs no libraries, so that it runs inside any image."""
-    for place in (*_BUSYBOX_PLACES, shutil.which("busybox")):
-        if place and Path(place).is_file() and is_static(Path(place)):
-            return Path(place)
-    return None
-
-
-def ensure_busybox(say: Say) -> Path:
-    """Find a static busybox, or install it as root on a Debian-like system. Raises SetUpError."""
-    if found := find_busybox():
-        return found
-    if apt.available() and os.geteuid() == 0:
-        say("Installing busybox-static from the system's packages …")
-        apt.install(["busybox-static"], say)
-        if found := find_busybox():
-            return found
-    raise SetUpError(
-        "a statically linked busybox is missing, which runs commands inside sandboxes:"
-        " install it, on Debian and Ubuntu with `apt-get install busybox-static` as root"
-    )
+def ensure_supervisor(home: Path, say: Say) -> None:
+    """Have the program that runs commands inside sandboxes below a home: made once, by a compiler
+    that is installed as root on a Debian-like system where there is none. Raises SetUpError."""
+    folder = home.absolute() / "tools"
+    try:
+        return tools.install_tools(folder)
+    except SandboxError as error:
+        if not apt.available() or os.geteuid() != 0:
+            raise SetUpError(error.message) from error
+    say(f"Installing {' and '.join(tools.PACKAGES)} from the system's packages …")
+    apt.install(tools.PACKAGES, say)
+    try:
+        tools.install_tools(folder)
+    except SandboxError as error:
+        raise SetUpError(error.message) from error
 
 
 def ensure_filter(say: Say) -> bool:
@@ -201,8 +196,10 @@ def _check_may_start() -> None:
             "no Docker engine answers, and only root can start one: start Docker (for example"
             " `sudo systemctl start docker`), or run this as root"
         )
-    if not shutil.which("dockerd") and not apt.available():
-        raise SetUpError("no Docker engine answers: install Docker with the system's packages")
+    if not all(map(shutil.which, _PROGRAMS)) and not apt.available():
+        raise SetUpError(
+            "no Docker engine answers: install Docker and iproute2 with the system's packages"
+        )
     if "cgroup" not in _mounted_types():
         raise SetUpError(
             "no control groups are mounted at /sys/fs/cgroup, without which Docker cannot start:"

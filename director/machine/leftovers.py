@@ -96,11 +96,7 @@ def _clear_forwarding(before: str) -> None:
 def _clear_links(before: Sequence[str]) -> None:
     for name in _links():
         if name not in before:
-            _run([*_ip(), "link", "delete", name])
-
-
-def _ip() -> list[str]:
-    return ["ip"] if shutil.which("ip") else ["busybox", "ip"]
+            _run(["ip", "link", "delete", name])
 
 
 def _links() -> list[str]:

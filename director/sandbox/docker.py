@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ from director.sandbox.containers import Container, engine_errors
 from director.sandbox.executions import SUPERVISOR_SECONDS, SpoolExecution, Terms
 from director.sandbox.folders import SandboxFolder
 from director.sandbox.images import Image, Images
-from director.sandbox.limits import Plan, container_config, plan
+from director.sandbox.limits import SUPERVISOR, Plan, container_config, plan
 from director.sandbox.metrics import Groups, measure, network_usage
 from director.sandbox.probe import Probe, probe
 from director.sandbox.runtime import CPU_WINDOW_SECONDS, SandboxError, SandboxNotFoundError
 from director.sandbox.spool import Spool, unended
 from director.sandbox.tools import install_tools
 from director.sandbox.workspace import HostWorkspace
+
+_FEW = 256
+"""Sandboxes whose paths are known by heart: to make them costs as much as a command's record."""
 
 _STARTABLE = ("exited", "paused", "running")
 """Not `created`: one that the engine was starting when it was killed never starts any more."""
@@ -59,6 +63,7 @@ class DockerRuntime:
         self._images = Images(client, aliases)
         self._terms = Terms(output_limit, term_grace_ms, supervisor_seconds)
         self._known_probe: Probe | None = None
+        self._folder = lru_cache(_FEW)(partial(SandboxFolder, self._home))
         install_tools(self._home / "tools")
 
     def create(
@@ -275,9 +280,6 @@ class DockerRuntime:
                     found[entry.name] = self._folder(entry.name).record()
         return found
 
-    def _folder(self, sandbox_id: str) -> SandboxFolder:
-        return SandboxFolder(self._home, sandbox_id)
-
     def _container(self, sandbox_id: str) -> Container:
         return Container(self._client, self._installation, sandbox_id)
 
@@ -380,10 +382,13 @@ def _explained(error: SandboxError, spec: SandboxSpec) -> SandboxError:
 
 
 def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> bool:
-    """Tell whether a container can be adopted: its files are there, it is of this
-    epoch, and it would not start on a network that it is not on."""
+    """Tell whether a container can be adopted: its files are there, it is of this epoch, its
+    supervisor reads what is written for one today, and it would not start on a network that it is
+    not on."""
     status = found["State"]["Status"]
     if not folder.complete() or status not in _STARTABLE:
+        return False
+    if not str((found["Config"]["Entrypoint"] or [""])[0]).startswith(SUPERVISOR):
         return False
     if status == "exited" and not _starts_on(found, spec):
         return False

@@ -9,8 +9,12 @@ from director.sandbox.containers import Container
 from director.sandbox.folders import SandboxFolder
 from director.sandbox.runtime import SandboxError, Stream
 from director.sandbox.spool import Ending, Spool
+from director.sandbox.watches import Watch
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+_WOKEN_PAUSE = 0.2
+"""Where the end wakes us, and no pause but that of a command that hides its end."""
+
 _LOOK_SECONDS = 1.0
 _UNCLAIMED_LOOK_SECONDS = 0.2
 _KILLED_CODE = 137
@@ -63,14 +67,21 @@ class SpoolExecution:
 
     def wait(self, seconds: float) -> CommandResult | None:
         """Wait for the end at most so long; None while it goes on."""
+        if self._result is not None:
+            return self._result
         deadline = time.monotonic() + seconds
-        while (result := self._outcome()) is None:
-            now = time.monotonic()
-            if now >= deadline:
-                return None
-            pause = min(max((now - self._begun) / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
-            time.sleep(min(pause, deadline - now))
+        with self._spool.watch() as watch:  # before the first look: no end comes between them
+            while (result := self._outcome()) is None:
+                now = time.monotonic()
+                if now >= deadline:
+                    return None
+                watch.pause(min(self._pause(now, watch), deadline - now))
         return result
+
+    def _pause(self, now: float, watch: Watch) -> float:
+        if watch.wakes:
+            return _WOKEN_PAUSE
+        return min(max((now - self._begun) / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
     def read(self, stream: Stream, offset: int, limit: int) -> bytes:
         """Bytes that were written so far; after the end, none that came later."""

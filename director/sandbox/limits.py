@@ -18,8 +18,12 @@ from director.sandbox.images import Image
 from director.sandbox.probe import Probe
 from director.sandbox.runtime import SandboxError
 from director.sandbox.spool import SUPERVISOR_PROCESSES
+from director.sandbox.tools import PREFIX, supervisor_name
 
 TOOLS = "/director/tools"
+SUPERVISOR = f"{TOOLS}/{PREFIX}"
+"""How the program begins by which a sandbox that can be used runs."""
+
 SPARE_PROCESSES = 2 * SUPERVISOR_PROCESSES
 """What the engine allows on top of the processes that commands may have: a command meets the
 limit of its user first, so that the supervisor can still fork when a command cannot."""
@@ -106,8 +110,8 @@ def container_config(
     )
     host_config["MaskedPaths"] = list(planned.masked)  # the library has no argument for it
     return {
-        "entrypoint": [f"{TOOLS}/busybox", "sh", f"{TOOLS}/supervisor.sh"],
-        "command": ["serve"],
+        "entrypoint": [f"{TOOLS}/{supervisor_name()}"],
+        "command": [str(PurePosixPath(TOOLS).parent)],
         "user": f"{folder.uid}:{folder.uid}",
         "working_dir": "/workspace",
         "hostname": HOSTNAME,

@@ -1,17 +1,17 @@
 """How the host hands a command to a sandbox's supervisor, and what it hears back."""
 
-import errno
 import os
+import posixpath
 import re
-import shlex
 import stat
-import tempfile
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 from typing import NamedTuple
 
 from director.domain.sandboxes import Cause, Command, CommandResult
 from director.sandbox.folders import SandboxFolder, checked_id
 from director.sandbox.runtime import SandboxError, Stream
+from director.sandbox.watches import Watch
 
 CONTEXT_INLINE = 64 * 1024
 """Bytes of context up to which it travels in a variable instead of a file."""
@@ -24,6 +24,7 @@ _EXIT = re.compile(
     rb"(exit|timeout|killed|oom|lost) (\d{1,3}) (\d{1,15}) (\+?\d{1,18}) (\+?\d{1,18})\n"
 )
 _ENTRY = "/director/spool/inbox"
+_WATCHED = "watched"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -43,7 +44,7 @@ class Spool:
 
     def __init__(self, folder: SandboxFolder, command_id: str) -> None:
         self._folder = folder
-        self._id = checked_id(command_id, "command")
+        self.id = checked_id(command_id, "command")
         self._entry = folder.inbox / command_id
         self._claim = folder.claims / command_id
         self._record = folder.results / f"{command_id}.json"
@@ -52,15 +53,14 @@ class Spool:
         """Put the command there, unless it is there already, and wake the supervisor."""
         if self.submitted():
             return
-        files = {
-            "limits": _limits(command, keep, grace_ms, processes),
-            "start": start_script(command),
-        }
+        asked = written(command, keep=keep, grace_ms=grace_ms, processes=processes)
+        files = {"command": asked}
         if command.context is not None:
             files["context.json"] = _encoded(command.context, "context")
         if command.stdin is not None:
             files["stdin"] = command.stdin
-        staged = Path(tempfile.mkdtemp(prefix=f"{self._id}.", dir=self._folder.results))
+        staged = self._staged()
+        staged.mkdir(0o700)
         try:
             self._fill(staged, files)
             staged.rename(self._entry)
@@ -77,9 +77,8 @@ class Spool:
             path.write_bytes(content)
             path.chmod(0o440)
             self._folder.give(path, group_only=True)
-        for name in ("stdout", "stderr", "events"):
-            os.mkfifo(staged / name, 0o600)
-            self._folder.give(staged / name)
+        os.mkfifo(staged / _WATCHED, 0o600)
+        self._folder.give(staged / _WATCHED)
         self._folder.give(staged, group_only=True)
         staged.chmod(0o750)
 
@@ -90,7 +89,7 @@ class Spool:
         except OSError:
             return
         try:
-            os.write(descriptor, f"{verb} {self._id}\n".encode())
+            os.write(descriptor, f"{verb} {self.id}\n".encode())
         except BlockingIOError:
             pass  # it is full of calls that were not heard yet
         finally:
@@ -119,11 +118,12 @@ class Spool:
         if (begun := self._open("stdout")) is None:
             return False
         os.close(begun)
-        try:
-            os.close(os.open(self._entry / "events", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        except OSError as error:
-            return error.errno == errno.ENXIO
-        return False
+        with self.watch() as watch:
+            return watch.over()
+
+    def watch(self) -> Watch:
+        """Wait for what becomes of the command."""
+        return Watch(self._entry / _WATCHED)
 
     def claim(self) -> None:
         """Take the command so that no supervisor starts it any more."""
@@ -166,19 +166,21 @@ class Spool:
 
     def record(self, result: CommandResult) -> CommandResult:
         """Record a result, unless there is one; give back the one that counts."""
-        descriptor, name = tempfile.mkstemp(dir=self._folder.results)
-        staged = Path(name)
+        staged = self._staged()
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(result.model_dump_json())
+            staged.write_text(result.model_dump_json())
             os.link(staged, self._record)
         except FileExistsError:
             pass
         finally:
-            staged.unlink()
-        for name in ("start", "stdin"):  # values of the environment, and what it has read
+            staged.unlink(missing_ok=True)
+        for name in ("command", "stdin"):  # values of the environment, and what it has read
             (self._entry / name).unlink(missing_ok=True)
         return self.result() or result
+
+    def _staged(self) -> Path:
+        """A name of its own for what is not whole yet."""
+        return self._folder.results / f"{self.id}.{token_hex(8)}"
 
     def _read(self, name: str, offset: int, limit: int) -> bytes:
         descriptor = self._open(name)
@@ -205,7 +207,7 @@ class Spool:
     def _open_claim(self) -> int:
         claims = os.open(self._folder.claims, _FOLDER)
         try:
-            return os.open(self._id, _FOLDER, dir_fd=claims)
+            return os.open(self.id, _FOLDER, dir_fd=claims)
         finally:
             os.close(claims)
 
@@ -223,7 +225,7 @@ class Spool:
 
     def _tampered(self) -> SandboxError:
         return SandboxError(
-            f"the records of command {self._id} were replaced from inside the sandbox,"
+            f"the records of command {self.id} were replaced from inside the sandbox,"
             " so its outcome cannot be known: run it again in a new sandbox",
             retryable=False,
         )
@@ -237,19 +239,26 @@ def unended(folder: SandboxFolder) -> list[str]:
     return [id for id in ids if not (folder.results / f"{id}.json").exists()]
 
 
-def start_script(command: Command) -> bytes:
-    """Write the shell lines that set the command's environment and arguments.
+def written(command: Command, *, keep: int, grace_ms: int, processes: int | None) -> bytes:
+    """Write a command as the supervisor reads it: fields, each with a NUL at its end.
 
     Raises SandboxError for a name or value that no process could be given."""
     if not command.argv:
         raise SandboxError("the command is empty: name a program", retryable=False)
-    variables = dict(command.environment)
+    workdir = posixpath.normpath(PurePosixPath("/workspace", command.workdir))
+    variables = {"PWD": workdir} | command.environment
     if command.context is not None:
         variables.update(_context_variable(command))
     variables["DIRECTOR_EXECUTION"] = command.id
-    lines = [_export(name, value) for name, value in variables.items()]
-    arguments = [_quoted(value, f"argument {n}") for n, value in enumerate(command.argv)]
-    return b"\n".join([*lines, b"set -- " + b" ".join(arguments), b""])
+    most = processes + SUPERVISOR_PROCESSES if processes else 0
+    fields = [
+        *(b"%d" % number for number in (command.timeout_ms, grace_ms, keep, most)),
+        _encoded(workdir, "workdir"),
+        b"%d" % len(command.argv),
+        *(_encoded(value, f"argument {n}") for n, value in enumerate(command.argv)),
+        *(_variable(name, value) for name, value in variables.items()),
+    ]
+    return b"\0".join([*fields, b""])
 
 
 def _context_variable(command: Command) -> dict[str, str]:
@@ -259,18 +268,14 @@ def _context_variable(command: Command) -> dict[str, str]:
     return {"DIRECTOR_CONTEXT_FILE": f"{_ENTRY}/{command.id}/context.json"}
 
 
-def _export(name: str, value: str) -> bytes:
+def _variable(name: str, value: str) -> bytes:
     if not _NAME.fullmatch(name):
         raise SandboxError(
             f"{name[:80]!r} cannot be the name of a variable: use letters, digits and _,"
             " and do not begin with a digit",
             retryable=False,
         )
-    return f"export {name}=".encode() + _quoted(value, f"variable {name}")
-
-
-def _quoted(value: str, what: str) -> bytes:
-    return shlex.quote(_encoded(value, what).decode()).encode()
+    return f"{name}=".encode() + _encoded(value, f"variable {name}")
 
 
 def _encoded(value: str, what: str) -> bytes:
@@ -280,21 +285,6 @@ def _encoded(value: str, what: str) -> bytes:
         return value.encode()
     except UnicodeEncodeError as error:
         raise SandboxError(f"{what} holds half of a surrogate pair", retryable=False) from error
-
-
-def _limits(command: Command, keep: int, grace_ms: int, processes: int | None) -> bytes:
-    """Times are in hundredths of a second there, one more because the first is not whole."""
-    return b"\n".join(
-        [
-            b"timeout=%d" % (-(-command.timeout_ms // 10) + 1),
-            b"grace=%d" % (-(-grace_ms // 10) + 1),
-            b"keep=%d" % keep,
-            b"processes=%s"
-            % (str(processes + SUPERVISOR_PROCESSES).encode() if processes else b""),
-            b"workdir=" + _quoted(str(PurePosixPath("/workspace", command.workdir)), "workdir"),
-            b"",
-        ]
-    )
 
 
 def _discard(staged: Path) -> None:

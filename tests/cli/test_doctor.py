@@ -15,11 +15,11 @@ def printed(*found):
 
 
 def test_something_needed_that_is_missing_fails_and_says_what_to_do():
-    code, text = printed(Check("busybox", False, "no static busybox", "install [it]"))
+    code, text = printed(Check("supervisor", False, "no C compiler", "install [it]"))
     assert code == 1
     assert text.split() == [
         "missing",
-        *["busybox", "no", "static", "busybox", "→", "install", "[it]"],
+        *["supervisor", "no", "C", "compiler", "→", "install", "[it]"],
     ]
 
 
@@ -45,7 +45,7 @@ def test_a_port_of_another_program_is_named_as_taken(tmp_path):
 @pytest.mark.docker
 def test_every_need_is_looked_at_and_the_engine_is_found(tmp_path):
     found = {check.name: check for check in checks(tmp_path, ports={})}
-    expected = {"python", "temporal", "engine", "live-restore", "sandbox image", "busybox"}
+    expected = {"python", "temporal", "engine", "live-restore", "sandbox image", "supervisor"}
     limits = {f"sandbox {what}" for what in ("limits", "swap", "filter", "disks")}
     assert expected | {"user", "cgroups", "disk", "nftables"} | limits == found.keys()
     assert found["engine"].ok

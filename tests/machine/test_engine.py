@@ -13,6 +13,7 @@ import pytest
 from director.machine import apt, engine
 from director.machine.apt import SetUpError
 from director.networks.filter import installed as filter_installed
+from director.sandbox.tools import is_static, supervisor_name
 
 OWN_WORLD = """
 import json, os, pathlib, subprocess, time
@@ -142,9 +143,31 @@ def test_a_process_that_is_not_our_dockerd_is_never_taken_for_it(tmp_path):
     assert not engine.owns_engine(tmp_path)
 
 
-def test_busybox_is_found_static_or_not_at_all():
-    found = engine.find_busybox()
-    assert found is None or found.name == "busybox"
+def test_what_runs_commands_in_sandboxes_is_made_below_the_home(tmp_path):
+    engine.ensure_supervisor(tmp_path, print)
+    assert is_static(tmp_path / "tools" / supervisor_name())
+
+
+def test_a_compiler_is_installed_where_there_is_none(tmp_path, monkeypatch):
+    if os.geteuid() != 0 or not apt.available():
+        pytest.skip("only root installs packages, where there is apt")
+    installs = f'echo "$@" >{tmp_path}/asked; /bin/mv {tmp_path}/packed {tmp_path}/cc'
+    compiles = f'PATH={os.environ["PATH"]} exec cc "$@"'
+    for name, script in (("apt-get", installs), ("dpkg-deb", ""), ("packed", compiles)):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    engine.ensure_supervisor(tmp_path, said.append)
+    assert (tmp_path / "tools" / supervisor_name()).exists()
+    assert (tmp_path / "asked").read_text().split()[-2:] == ["gcc", "libc6-dev"]
+    assert said == ["Installing gcc and libc6-dev from the system's packages …"]
+
+
+def test_without_a_compiler_and_apt_it_is_said_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SetUpError, match=r"no C compiler .* on Debian and Ubuntu gcc and libc6"):
+        engine.ensure_supervisor(tmp_path, print)
 
 
 WITHOUT_FILTER = """

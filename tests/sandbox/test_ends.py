@@ -146,29 +146,31 @@ def test_killing_everything_inside_loses_the_command_but_not_the_host(run, make,
     runtime.remove(sandbox)
 
 
-STOP_THE_WATCHERS = """
-for folder in /proc/[0-9]*; do
-    tr '\\0' ' ' <$folder/cmdline | grep -q 'supervisor[.]sh watch' && kill -9 ${folder#/proc/}
+BREAK_THE_WATCH = """
+for what in 'supervisor STOP' 'watcher KILL'; do
+    for folder in /proc/[0-9]*; do
+        grep -q "^${what% *}" $folder/comm && kill -${what#* } ${folder#/proc/}
+    done
 done
 touch unwatched
 sleep 70
 """
 
 
-IN_THEIR_PLACE = "exec 9<>/director/spool/inbox/$DIRECTOR_EXECUTION/events"
+IN_ITS_PLACE = "exec 9<>/director/spool/inbox/$DIRECTOR_EXECUTION/watched"
 
 
 @pytest.mark.parametrize(
     ("before", "kill", "cause"),
-    [("", False, Cause.LOST), ("", True, Cause.KILLED), (IN_THEIR_PLACE, False, Cause.TIMEOUT)],
+    [("", False, Cause.LOST), ("", True, Cause.KILLED), (IN_ITS_PLACE, False, Cause.TIMEOUT)],
 )
-def test_a_command_that_kills_its_watchers_is_ended_by_the_host(
+def test_a_command_that_kills_its_watcher_and_stops_the_supervisor_is_ended_by_the_host(
     engine, home, installation, command, make, runtime, before, kill, cause
 ):
-    """At once, unless it does as if it were one of them; at its time-out then."""
+    """At once, unless it does as if it were the watcher; at its time-out then."""
     sandbox = make()
     strict = DockerRuntime(engine, home, installation, {}, term_grace_ms=0, supervisor_seconds=0.5)
-    script = command(before + STOP_THE_WATCHERS, timeout_ms=1500 if before else 60_000)
+    script = command(before + BREAK_THE_WATCH, timeout_ms=1500 if before else 60_000)
     execution = strict.run(sandbox, script)
     until(lambda: runtime.workspace(sandbox).kind("unwatched"), "it runs")
     if kill:
@@ -178,11 +180,13 @@ def test_a_command_that_kills_its_watchers_is_ended_by_the_host(
     runtime.remove(sandbox)
 
 
-def test_a_command_whose_watcher_is_killed_is_lost_within_seconds(runtime, command, sandbox):
-    execution = runtime.run(sandbox, command("echo up; kill -9 $PPID; sleep 60"))
-    result = execution.wait(30)
-    assert result is not None
-    assert result.cause is Cause.LOST
+def test_a_command_whose_watcher_is_killed_is_lost_and_killed_and_its_sandbox_goes_on(
+    run, processes, sandbox
+):
+    outcome = run(sandbox, "setsid sleep 71 & echo up; kill -9 $PPID; sleep 60")
+    assert outcome.cause is Cause.LOST
+    assert not [line for line in processes(sandbox) if "sleep" in line]
+    assert run(sandbox, "exit 7").code == 7
 
 
 def test_a_watcher_that_is_stopped_is_woken(run, sandbox):
@@ -190,37 +194,16 @@ def test_a_watcher_that_is_stopped_is_woken(run, sandbox):
     assert (outcome.cause, outcome.code, outcome.stdout) == (Cause.EXIT, 5, b"after\n")
 
 
-KILL_THE_FOLLOWER = """
-for child in $(cat /proc/$PPID/task/$PPID/children); do
-    [ -z "$(cat /proc/$child/task/$child/children)" ] || continue
-    tr '\\0' ' ' </proc/$child/cmdline | grep -q 'supervisor[.]sh watch' && kill -9 $child
-done
-echo told
-exit 7
-"""
-
-
-def test_an_exit_code_is_known_although_whoever_follows_the_command_is_killed(run, sandbox):
-    outcome = run(sandbox, KILL_THE_FOLLOWER)
-    assert (outcome.cause, outcome.code, outcome.stdout) == (Cause.EXIT, 7, b"told\n")
-
-
-KILL_THE_COPIERS = """
+FORGET_THE_OUTPUT = """
+kept=/director/claims/$DIRECTOR_EXECUTION/stdout
 echo before
-sleep 0.3
-for child in $(cat /proc/$PPID/task/$PPID/children); do
-    [ $child = $$ ] || kill -9 $(cat /proc/$child/task/$child/children)
-done
-echo after
+until [ -s $kept ]; do sleep 0.01; done
+: >$kept
 """
 
 
-def test_a_command_whose_output_is_not_kept_is_lost_and_not_judged_by_what_is_left(
-    runtime, command, sandbox
-):
-    result = runtime.run(sandbox, command(KILL_THE_COPIERS)).wait(30)
-    assert result is not None
-    assert result.cause is Cause.LOST
+def test_a_command_whose_output_is_not_kept_is_lost_and_not_judged_by_what_is_left(run, sandbox):
+    assert run(sandbox, FORGET_THE_OUTPUT).cause is Cause.LOST
 
 
 def test_a_result_cannot_be_changed_by_what_comes_later(runtime, command, ended, run, sandbox):

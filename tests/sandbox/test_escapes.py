@@ -20,6 +20,7 @@ from director.sandbox.docker import DockerRuntime
 from director.sandbox.folders import sandbox_uid
 from director.sandbox.metrics import Groups
 from director.sandbox.runtime import SandboxError
+from director.sandbox.tools import supervisor_name
 
 pytestmark = [
     pytest.mark.usefixtures("host_unharmed"),
@@ -29,6 +30,7 @@ pytestmark = [
 
 MIB = 1024 * 1024
 EPERM, EACCES, EAGAIN, ENOSYS = 1, 13, 11, 38
+TOOL = f"/director/tools/{supervisor_name()}"
 
 
 @pytest.fixture(scope="module")
@@ -250,9 +252,18 @@ PROGRAMS = {
 }
 
 
+def planted(home, sandbox, mode):
+    """Many programs in one that belongs to root, in the workspace."""
+    place = home / "sandboxes" / sandbox / "workspace" / "busybox"
+    if not place.exists():
+        shutil.copy("/bin/busybox", place)
+    place.chmod(mode)
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_of_administrators_does_nothing(run, cell, name):
-    outcome = run(cell, f"exec /director/tools/busybox {PROGRAMS[name]}", timeout_ms=5000)
+def test_a_program_of_administrators_does_nothing(run, cell, home, name):
+    planted(home, cell, 0o755)
+    outcome = run(cell, f"exec ./busybox {PROGRAMS[name]}", timeout_ms=5000)
     assert outcome.cause is Cause.EXIT
     assert outcome.code != 0
     assert b"applet not found" not in outcome.stderr
@@ -261,9 +272,7 @@ def test_a_program_of_administrators_does_nothing(run, cell, name):
 def test_a_program_with_setuid_gives_no_rights(run, home, spared):
     """One that belongs to root, as an image may have it: the shared sandbox's own is harmless."""
     sandbox = spared()
-    planted = home / "sandboxes" / sandbox / "workspace" / "busybox"
-    shutil.copy("/bin/busybox", planted)
-    planted.chmod(0o6755)
+    planted(home, sandbox, 0o6755)
     said = run(sandbox, "./busybox id -u; ./busybox id -g; ./busybox grep CapEff /proc/self/status")
     uid = str(sandbox_uid(sandbox)).encode()
     assert said.stdout.split() == [uid, uid, b"CapEff:", b"0" * 16]
@@ -435,26 +444,26 @@ print(json.dumps(roots))
 def test_the_programs_of_the_host_that_run_in_there_cannot_be_overwritten(tried):
     program = """
 found = {}
-for path in ("/proc/1/exe", "/proc/self/exe", "/director/tools/busybox", "/sbin/docker-init",
-             "/director/tools/supervisor.sh", "/director/tools"):
+for path in ("/proc/1/exe", "/proc/self/exe", sys.argv[1], "/sbin/docker-init",
+             "/director/tools"):
     found[path] = [error(lambda: open(path, "r+b")), error(lambda: os.chmod(path, 0o777)),
                    error(lambda: os.rename(path, "/tmp/gone"))]
 print(json.dumps(found))
 """
-    for path, errors in tried(program).items():
+    for path, errors in tried(program, TOOL).items():
         assert None not in errors, path
 
 
 def test_no_file_of_the_host_can_be_linked_into_the_sandbox_s_own_folders(tried, home, cell):
     program = """
 found = {}
-for path in ("/etc/hostname", "/etc/passwd", "/director/tools/busybox", "/director/spool/wake",
+for path in ("/etc/hostname", "/etc/passwd", sys.argv[1], "/director/spool/wake",
              "/proc/1/exe", "/dev/null"):
     for place in ("/workspace", "/tmp", "/home/sandbox", "/director/claims", "/dev/shm"):
         found[path + place] = error(lambda: os.link(path, place + "/linked"))
 print(json.dumps(found))
 """
-    assert [where for where, error in tried(program).items() if error is None] == []
+    assert [where for where, error in tried(program, TOOL).items() if error is None] == []
     assert not list((home / "sandboxes" / cell).glob("*/linked"))
 
 
@@ -710,9 +719,31 @@ def test_an_isolated_sandbox_reaches_nobody(reached, how):
 # What is left over when somebody breaks what watches over commands
 
 
+def test_nobody_looks_into_those_who_watch_over_commands_or_takes_them_over(tried):
+    """The supervisor and the watcher have the user of the command that tries."""
+    program = """
+found = {}
+watcher = os.getppid()
+supervisor = int(open(f"/proc/{watcher}/stat").read().rpartition(")")[2].split()[1])
+for pid in (watcher, supervisor):
+    for name in ("environ", "maps", "mem"):
+        found[f"{pid}/{name}"] = error(lambda: open(f"/proc/{pid}/{name}", "rb").read(1))
+    for name in ("fd", "map_files"):
+        found[f"{pid}/{name}"] = error(lambda: os.listdir(f"/proc/{pid}/{name}"))
+    found[f"{pid}/cwd"] = error(lambda: os.listdir(f"/proc/{pid}/cwd"))
+    for what, number in (("attach", 16), ("seize", 0x4206)):
+        found[f"{pid}/{what}"] = call(101, number, pid, 0, 0)[1] or None
+names = [open(f"/proc/{pid}/comm").read()[:10] for pid in (watcher, supervisor)]
+print(json.dumps([names, found]))
+"""
+    names, found = tried(program)
+    assert names == ["watcher\n", "supervisor"]
+    assert [what for what, error in found.items() if error is None] == []
+
+
 STOP_THE_SUPERVISOR = """
 for p in /proc/[0-9]*; do
-    tr '\\0' ' ' <$p/cmdline | grep -q 'sh[ ]serve' && kill -STOP ${p#/proc/}
+    grep -q ^supervisor $p/comm && kill -STOP ${p#/proc/}
 done
 true
 """

@@ -4,6 +4,8 @@ import subprocess
 
 import pytest
 
+from director.sandbox.tools import supervisor_name
+
 pytestmark = pytest.mark.docker
 
 
@@ -37,7 +39,8 @@ def test_a_sandbox_reaches_itself_by_its_names_and_hears_of_no_name_server(run, 
 
 
 def test_what_the_host_gave_cannot_be_changed(run, sandbox):
-    for path in ("/director/tools/busybox", "/director/spool/inbox/x", "/etc/passwd", "/x"):
+    tool = f"/director/tools/{supervisor_name()}"
+    for path in (tool, "/director/spool/inbox/x", "/etc/passwd", "/x"):
         assert run(sandbox, f"echo x > {path}").code != 0, path
     assert run(sandbox, "rm -rf /director/spool/wake").code != 0
 

@@ -15,7 +15,6 @@ from director.domain.sandboxes import Command, SandboxSpec
 from director.domain.times import utc_now
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxError, SandboxNotFoundError
-from director.sandbox.tools import install_tools, is_static
 
 pytestmark = pytest.mark.docker
 
@@ -287,10 +286,19 @@ def test_an_engine_that_does_not_answer_is_worth_a_retry(tmp_path, spec):
     gc.collect()  # docker-py leaves a socket open that could not connect
 
 
-def test_the_tools_are_kept_when_the_host_loses_them(tmp_path):
-    install_tools(tmp_path)
-    assert is_static(tmp_path / "busybox")
-    assert (tmp_path / "supervisor.sh").read_text().startswith("# Runs a sandbox's commands")
+def test_a_sandbox_that_cannot_hear_of_commands_is_made_anew_among_its_files(
+    runtime, cleared, engine, image, home, run
+):
+    """As one of a version of Director whose supervisor was another."""
+    runtime.create(cleared)
+    run(cleared.id, "echo kept >file")
+    name = f"director-{cleared.id}"
+    labels = engine.api.inspect_container(name)["Config"]["Labels"]
+    engine.api.remove_container(name, force=True)
+    engine.api.create_container(image, ["60"], entrypoint=["sleep"], name=name, labels=labels)
+    engine.api.start(name)
+    assert runtime.create(cleared).created
+    assert run(cleared.id, "cat file").stdout == b"kept\n"
 
 
 def test_a_removed_container_is_really_gone(runtime, spec, engine, command):
