@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from director.domain.alerts import AlertRules
+from director.endpoint.places import Address
 
 Mode = Literal["local", "production"]
 LogFormat = Literal["console", "json"]
+
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - which are refused
 
 
 class SettingsError(ValueError):
@@ -48,6 +52,8 @@ class Settings:
     """Patterns of the images that may be asked for; none: any."""
     memory_mib: int
     workers: int
+    worker_address: Address | None
+    """Where the API reaches the workers of this host; None: at sockets in the home."""
     event_retention: timedelta | None
     """How long events are kept; None: for ever."""
     output_retention: timedelta | None
@@ -88,6 +94,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         allowed_images=_list(env, "DIRECTOR_ALLOWED_IMAGES"),
         memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
+        worker_address=_address(env, "DIRECTOR_WORKER_ADDRESS"),
         event_retention=_days(env, "DIRECTOR_EVENT_RETENTION", 7),
         output_retention=_days(env, "DIRECTOR_OUTPUT_RETENTION", 30),
         alerts=_alerts(env),
@@ -108,6 +115,18 @@ def _alerts(env: Mapping[str, str]) -> AlertRules:
         oom_kills=_integer(env, "DIRECTOR_ALERT_OOM_KILLS", usual.oom_kills, 0, 1_000_000),
         error_rate=_integer(env, "DIRECTOR_ALERT_ERROR_RATE", usual.error_rate, 0, 100),
     )
+
+
+def _address(env: Mapping[str, str], name: str) -> Address | None:
+    if not (text := env.get(name)):
+        return None
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+    if address.host in _EVERYWHERE:
+        raise SettingsError(f"{name}: {address.host} is every address: name the one for the API")
+    return address
 
 
 def _promised_mib() -> int:

@@ -42,6 +42,10 @@ from director.blobs.store import LocalBlobs
 from director.domain import names
 from director.domain.alerts import AlertRules
 from director.domain.hosts import Capacity
+from director.endpoint.app import Routes
+from director.endpoint.passes import Passes
+from director.endpoint.places import Places
+from director.endpoint.server import Endpoint
 from director.host import host_id, installation_id
 from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
@@ -91,10 +95,11 @@ class WorkerHost:
         alerts: AlertRules | None = None,
         networks: HostNetworks | None = None,
         network_group: int | None = None,
+        endpoint: Endpoint | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
-        self._interceptors = interceptors
+        self._interceptors, self._endpoint = interceptors, endpoint
         sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks)
         commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
@@ -129,6 +134,8 @@ class WorkerHost:
                 # before anything can start a sandbox on them
                 await asyncio.to_thread(networks.start)
                 stack.push_async_callback(asyncio.to_thread, networks.stop)
+            if self._endpoint is not None:
+                await stack.enter_async_context(self._endpoint.serving())
             workers = self._workers(threads, commanded) if not stopped.is_set() else []
             for worker in workers:
                 await stack.enter_async_context(worker)
@@ -149,7 +156,7 @@ class WorkerHost:
         control = [*settle, self._lifetimes.steer, self._lifetimes.measure]
         control.append(self._enforcements.enforce)
         commands = [self._executions.execute, self._lifetimes.create]
-        commands += [self._files.write, self._files.read]
+        commands += [self._files.write, self._files.capture]
         notes = [
             self._runs.record_status,
             self._runs.record_progress,
@@ -247,6 +254,11 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
             tell_names=runtime.tell_names,
         ),
         network_group=called.group,
+        endpoint=Endpoint(
+            Routes(here, runtime, Passes(settings.secret_keys)).app(),
+            Places(settings.home, here),
+            settings.worker_address,
+        ),
         interceptors=interceptors,
     )
     await host.run(stopped)

@@ -12,9 +12,9 @@ from sqlmodel import Session
 from director.api.answers import created, reply, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
 from director.api.errors import documented
-from director.api.gateway import HostAwayError
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
+from director.api.refusals import HostAwayError
 from director.api.requests import StrictRoute
 from director.api.state import GatewayDep, MatchDep, PageDep, QueryInt, StoreDep
 from director.domain.errors import (
