@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -71,6 +72,10 @@ _GRACE = timedelta(seconds=30)
 _CONTROL_SLOTS = 8
 _EXECUTION_SLOTS = 128
 """Commands that one worker follows at a time in sandboxes that people made."""
+
+_DESCRIPTORS = 65_536
+"""Open files that a worker may have at most: it walks folders of strangers, each level of which
+takes some, and must not run out of them for everybody else."""
 
 _RECONCILE_LOOK_SECONDS = 10
 _ENGINE_SECONDS = 120
@@ -305,6 +310,14 @@ async def _engine() -> docker.DockerClient:
     return await asyncio.to_thread(docker.from_env, timeout=_ENGINE_SECONDS)
 
 
+def allow_descriptors() -> None:
+    """Let this process have as many open files as it may, and needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Run the worker; the process ends at once after its work, since the interpreter may crash
     when it takes down the SDK's threads."""
@@ -312,6 +325,7 @@ def main() -> None:
         settings = read_settings()
         private_home(settings.home)
         set_up_logs(settings.log_format)
+        allow_descriptors()
         asyncio.run(serve(settings))
         code = 0
     except (SettingsError, SchemaError) as error:

@@ -22,11 +22,11 @@ from director.streaming import Streamed
 
 log = structlog.get_logger()
 
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 """Seconds in which a worker that was ended is there again, or another one."""
 
-_PAUSE = 0.2
-_TIMES = httpx.Timeout(60, connect=2)
+_PAUSE = 0.5
+_TIMES = httpx.Timeout(30, connect=2)
 """A worker goes through a folder before it begins to give it."""
 
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a usual one takes as long as a transfer
@@ -71,22 +71,30 @@ class Transfers:
         target = f"/sandboxes/{sandbox_id}/files?path={quote(path)}"
         while True:
             shown = self._passes.make(host_id, sandbox_id, "read")
-            found = await self._asked(Places(self._home, host_id), target, shown)
-            if found is not None:
+            found = await _asked(Places(self._home, host_id), target, shown)
+            if isinstance(found, Transfer):
                 return found
             if time.monotonic() > deadline:
-                raise HostAwayError(_AWAY)
+                raise found
             await asyncio.sleep(_PAUSE)
 
-    async def _asked(self, places: Places, target: str, shown: str) -> Transfer | None:
-        """What the first worker answers that does; None where none does."""
-        with places.announced() as announced:
-            for place in announced:
-                try:
-                    return await _opened(place, target, shown)
-                except httpx.TransportError as error:
-                    log.info("a worker does not answer", why=str(error) or type(error).__name__)
-        return None
+
+async def _asked(places: Places, target: str, shown: str) -> Transfer | HostAwayError:
+    """What the first worker gives that can, or why none can now."""
+    why = HostAwayError(_AWAY)
+    with places.announced() as announced:
+        for place in announced:
+            try:
+                return await _opened(place, target, shown)
+            except httpx.TransportError as error:
+                log.info("a worker does not answer", why=str(error) or type(error).__name__)
+            except _BusyError as error:
+                why = error
+    return why
+
+
+class _BusyError(HostAwayError):
+    """A worker cannot take it on now."""
 
 
 async def _opened(place: Place, target: str, shown: str) -> Transfer:
@@ -110,6 +118,8 @@ def _client(place: Place) -> httpx.AsyncClient:
 def _refused(response: httpx.Response) -> DirectorError:
     told = _told(response)
     code, message = told.get("code"), told.get("message", "")
+    if code == _BusyError.code:
+        return _BusyError(message)
     error = refusal(code, message, told.get("details", {}))
     if error is None:
         log.error("a worker refused what it was asked for", status=response.status_code, why=told)

@@ -28,7 +28,7 @@ from director.streaming import Streamed
 
 log = structlog.get_logger()
 
-AT_ONCE = 64
+AT_ONCE = 32
 """Transfers that a worker serves at the same time; each may cost some hundred descriptors."""
 
 _STALL_SECONDS = 60.0
