@@ -17,9 +17,13 @@ from director.domain import networks
 from director.domain.addresses import Range
 from director.domain.alerts import AlertRules
 from director.domain.git import GitTerms
+from director.endpoint.places import Address
 
 Mode = Literal["local", "production"]
 LogFormat = Literal["console", "json"]
+
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - which are refused
 
 
 class SettingsError(ValueError):
@@ -60,6 +64,8 @@ class Settings:
     """Patterns of the images that may be asked for; none: any."""
     memory_mib: int
     workers: int
+    worker_address: Address | None
+    """Where the API reaches the workers of this host; None: at sockets in the home."""
     event_retention: timedelta | None
     """How long events are kept; None: for ever."""
     output_retention: timedelta | None
@@ -105,6 +111,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         allowed_images=_list(env, "DIRECTOR_ALLOWED_IMAGES"),
         memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
+        worker_address=_address(env, "DIRECTOR_WORKER_ADDRESS"),
         event_retention=_days(env, "DIRECTOR_EVENT_RETENTION", 7),
         output_retention=_days(env, "DIRECTOR_OUTPUT_RETENTION", 30),
         alerts=_alerts(env),
@@ -148,6 +155,18 @@ def _git(env: Mapping[str, str]) -> GitTerms:
         allowed=_ranges(env, "DIRECTOR_GIT_ALLOWED_CIDRS"),
         ca_file=_certificates(env, "DIRECTOR_GIT_CA_FILE"),
     )
+
+
+def _address(env: Mapping[str, str], name: str) -> Address | None:
+    if not (text := env.get(name)):
+        return None
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from None
+    if address.host in _EVERYWHERE:
+        raise SettingsError(f"{name}: {address.host} is every address: name the one for the API")
+    return address
 
 
 def _promised_mib() -> int:

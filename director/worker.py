@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -44,6 +45,10 @@ from director.domain import names
 from director.domain.alerts import AlertRules
 from director.domain.git import GitTerms
 from director.domain.hosts import Capacity
+from director.endpoint.app import Routes
+from director.endpoint.passes import Passes
+from director.endpoint.places import Places
+from director.endpoint.server import Endpoint
 from director.host import host_id, installation_id
 from director.logs import set_up_logs
 from director.machine.image import aliases, ensure_image
@@ -71,6 +76,10 @@ _CONTROL_SLOTS = 8
 _EXECUTION_SLOTS = 128
 """Commands that one worker follows at a time in sandboxes that people made."""
 
+_DESCRIPTORS = 65_536
+"""Open files that a worker may have at most: it walks folders of strangers, each level of which
+takes some, and must not run out of them for everybody else."""
+
 _RECONCILE_LOOK_SECONDS = 10
 _ENGINE_SECONDS = 120
 
@@ -96,10 +105,11 @@ class WorkerHost:
         git: GitTerms | None = None,
         network_group: int | None = None,
         disk_mib: int | None = None,
+        endpoint: Endpoint | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
-        self._interceptors = interceptors
+        self._interceptors, self._endpoint = interceptors, endpoint
         sandboxes = Sandboxes(
             store, blobs, runtime, host_id, image, networks, disk_mib, git or GitTerms()
         )
@@ -137,6 +147,8 @@ class WorkerHost:
                 # before anything can start a sandbox on them
                 await asyncio.to_thread(networks.start)
                 stack.push_async_callback(asyncio.to_thread, networks.stop)
+            if self._endpoint is not None:
+                await stack.enter_async_context(self._endpoint.serving())
             workers = self._workers(threads, commanded) if not stopped.is_set() else []
             for worker in workers:
                 await stack.enter_async_context(worker)
@@ -157,7 +169,7 @@ class WorkerHost:
         control = [*settle, self._lifetimes.steer, self._lifetimes.measure]
         control += [self._enforcements.enforce, self._executions.end]
         commands = [self._executions.execute, self._lifetimes.create]
-        commands += [self._files.write, self._files.read]
+        commands += [self._files.write, self._files.capture]
         notes = [
             self._runs.record_status,
             self._runs.record_progress,
@@ -259,6 +271,11 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
         git=settings.git,
         network_group=called.group,
         disk_mib=settings.sandbox_disk_mib,
+        endpoint=Endpoint(
+            Routes(here, runtime, Passes(settings.secret_keys)).app(),
+            Places(settings.home, here),
+            settings.worker_address,
+        ),
         interceptors=interceptors,
     )
     await host.run(stopped)
@@ -305,6 +322,14 @@ async def _engine() -> docker.DockerClient:
     return await asyncio.to_thread(docker.from_env, timeout=_ENGINE_SECONDS)
 
 
+def allow_descriptors() -> None:
+    """Let this process have as many open files as it may, and needs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 def main() -> None:
     """Run the worker; the process ends at once after its work, since the interpreter may crash
     when it takes down the SDK's threads."""
@@ -312,6 +337,7 @@ def main() -> None:
         settings = read_settings()
         private_home(settings.home)
         set_up_logs(settings.log_format)
+        allow_descriptors()
         asyncio.run(serve(settings))
         code = 0
     except (SettingsError, SchemaError) as error:

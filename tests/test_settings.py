@@ -233,6 +233,14 @@ def test_a_host_promises_four_times_its_memory_unless_told_otherwise() -> None:
     assert (default.sandboxes, given.memory_mib) == (64, 512)
 
 
+def test_the_address_of_a_worker_is_one_that_the_api_can_reach() -> None:
+    named = {"DIRECTOR_SECRET_KEY": KEY, "DIRECTOR_WORKER_ADDRESS": "10.0.0.5:7400"}
+    assert read_settings(named).worker_address == ("10.0.0.5", 7400)
+    for wrong in ("10.0.0.5", ":7400", "0.0.0.0:7400", "[::]:7400"):
+        with pytest.raises(SettingsError, match="DIRECTOR_WORKER_ADDRESS"):
+            read_settings({**named, "DIRECTOR_WORKER_ADDRESS": wrong})
+
+
 def test_secrets_stay_out_of_the_representation(tmp_path: Path) -> None:
     environ = {"DIRECTOR_SECRET_KEY": KEY, "DIRECTOR_ADMIN_PASSWORD": "hidden-password"}
 

@@ -21,7 +21,6 @@ from director.domain.ids import NETWORK, new_id
 from director.domain.sandboxes import Cause, Command, CommandResult, SandboxNetwork, SandboxSpec
 from director.domain.trees import Tree
 from director.networks.filter import FilterError
-from director.sandbox.limits import TOOLS
 from director.sandbox.runtime import Execution, SandboxError, SandboxRuntime
 
 log = structlog.get_logger()
@@ -175,7 +174,7 @@ class Clones:
         trusted = self._trusted()
         return Command(
             id="clone",
-            argv=[f"{TOOLS}/busybox", "sh", "-c", script],
+            argv=["/bin/sh", "-c", script],
             environment={
                 "URL": source.url,
                 "REF": source.ref or "",
@@ -227,7 +226,7 @@ def _why(spec: SandboxSpec, result: CommandResult, execution: Execution) -> str:
     if result.cause is Cause.OOM:
         return f"git ran out of its memory of {spec.memory_mib} MiB; give the sandbox more"
     if result.exit_code == 127:
-        return f"image {spec.image} has no git: name one that has it in DIRECTOR_GIT_IMAGE"
+        return f"image {spec.image} has no git, or no shell: name one with both in DIRECTOR_GIT_IMAGE"
     said = execution.read("stderr", max(0, result.stderr_bytes - _SAID), _SAID)
     text = said.decode(errors="replace")
     if spec.disk_mib is not None and any(full in text for full in _FULL):

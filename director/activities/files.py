@@ -1,4 +1,4 @@
-"""Files of a sandbox that somebody made: put into its workspace from blobs, and taken out."""
+"""Files of a sandbox that somebody made: put into its workspace from blobs, and kept as blobs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,30 +7,22 @@ from pathlib import Path
 
 from temporalio import activity
 
-from director.activities.heartbeat import Beat, heartbeating
+from director.activities.heartbeat import heartbeating
 from director.activities.refusals import refusals_told
 from director.activities.sandboxes import DISK_FULL, Sandboxes
 from director.blobs import trees
 from director.blobs.captures import capture
 from director.blobs.store import get_tree, put_tree
 from director.domain import names
-from director.domain.errors import (
-    ConflictError,
-    NotFoundError,
-    PayloadTooLargeError,
-)
-from director.domain.lifetimes import FilesRead, FilesWritten, ReadFiles, WriteFiles
-from director.domain.trees import Entry, Tree
-from director.sandbox.runtime import SandboxNotFoundError, Workspace
+from director.domain.errors import ConflictError
+from director.domain.lifetimes import CaptureFiles, FilesCaptured, FilesWritten, WriteFiles
+from director.sandbox.runtime import SandboxNotFoundError
 from director.store import blobs
-
-MAX_FILE = 256 * 1024 * 1024
-"""Bytes of a file that is read as one."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Writes and reads the workspaces of sandboxes on this host."""
+    """Writes and keeps the workspaces of sandboxes on this host."""
 
     sandboxes: Sandboxes
 
@@ -44,35 +36,17 @@ class Files:
             self.sandboxes.runtime.own(asked.sandbox_id)
         return FilesWritten(files=tree.file_count, bytes=tree.total_bytes)
 
-    @activity.defn(name=names.READ_FILES, no_thread_cancel_exception=True)
-    def read(self, asked: ReadFiles) -> FilesRead:
-        """Take a file, or a folder with all that is in it, into blobs. Links are not followed."""
+    @activity.defn(name=names.CAPTURE_FILES, no_thread_cancel_exception=True)
+    def capture(self, asked: CaptureFiles) -> FilesCaptured:
+        """Take a workspace into blobs. Links are not followed."""
         with _told(), heartbeating() as beat:
-            workspace = self.sandboxes.runtime.workspace(asked.sandbox_id)
-            kind = workspace.kind(asked.path or ".")
-            if kind == "file":
-                tree = self._file(workspace, asked.path)
-            elif kind == "directory":
-                tree = self._folder(workspace, asked.path, beat)
-            else:
-                raise NotFoundError("file", f"/workspace/{asked.path}")
+            root = Path(self.sandboxes.runtime.workspace(asked.sandbox_id).path())
+            tree = capture(root, self.sandboxes.blobs, check=beat.check).tree
             hash = put_tree(self.sandboxes.blobs, tree)
             found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash]
             with self.sandboxes.store.write() as session:
                 blobs.touch(session, [*found, (hash, 0)])
-        return FilesRead(tree=hash, is_file=kind == "file")
-
-    def _file(self, workspace: Workspace, path: str) -> Tree:
-        content = workspace.read(path, MAX_FILE + 1)
-        if len(content) > MAX_FILE:
-            message = f"the file is over {MAX_FILE} bytes: read it in parts, by a command"
-            raise PayloadTooLargeError(message, limitBytes=MAX_FILE)
-        name, hash = path.rpartition("/")[2].encode(), self.sandboxes.blobs.put(content)
-        return Tree.of([Entry.file(name, 0o644, 0, len(content), hash)])
-
-    def _folder(self, workspace: Workspace, path: str, beat: Beat) -> Tree:
-        root, below = Path(workspace.path()), path.encode()
-        return capture(root, self.sandboxes.blobs, check=beat.check, below=below).tree
+        return FilesCaptured(tree=hash)
 
 
 @contextmanager

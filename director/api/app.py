@@ -43,8 +43,10 @@ from director.api.middleware import RequestMiddleware
 from director.api.once import Answered, Desk
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
+from director.api.transfers import Transfers
 from director.blobs.store import LocalBlobs
 from director.domain.lifetimes import Terms
+from director.endpoint.passes import Passes
 from director.settings import Settings
 from director.store.engine import Store
 from director.temporal.client import connect
@@ -133,6 +135,7 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
         hub = Hub(store)
         app.state.store, app.state.tokens, app.state.hub = store, tokens, hub
         app.state.gateway, app.state.desk = gateway(client), Desk(settings.secret_keys)
+        app.state.transfers = Transfers(settings.home, Passes(settings.secret_keys))
         app.state.blobs = LocalBlobs(settings.home / "blobs")
         app.state.output_kept = settings.output_retention
         app.state.terms = Terms(

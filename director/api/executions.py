@@ -20,7 +20,6 @@ from director.api.outputs import (
     LIVE,
     Asked,
     OutputReader,
-    OutputResponse,
     Parts,
     plain,
 )
@@ -54,6 +53,7 @@ from director.domain.sandboxes import Cause
 from director.store import away, executions, outputs, sandboxes, security_events, users
 from director.store.idempotency import Reply
 from director.store.tables import ExecutionRow, OutputRow, SandboxRow
+from director.streaming import Streamed
 
 router = APIRouter(prefix="/sandboxes/{sandbox_id}", tags=["sandboxes"], route_class=StrictRoute)
 
@@ -241,16 +241,16 @@ async def logs(
     asked = Asked(run_id=row.id, step=0, stream=only)
     reader = OutputReader(parts, asked, cursor or OutputCursor(0, 1), allowed)
     if "text/event-stream" in accept:
-        return OutputResponse(server_sent(reader), media_type="text/event-stream", headers=LIVE)
+        return Streamed(server_sent(reader), media_type="text/event-stream", headers=LIVE)
     content = plain(reader, follow=follow)
-    return OutputResponse(content, media_type="application/octet-stream", headers=LIVE)
+    return Streamed(content, media_type="application/octet-stream", headers=LIVE)
 
 
 def _live(shown: Shown, row: ExecutionRow) -> Response:
     parts = Parts(shown.store, shown.blobs, shown.hub)
     reader = OutputReader(parts, Asked(run_id=row.id, step=0), OutputCursor(0, 1))
     headers = {**LIVE, "X-Director-Execution": row.id}
-    return OutputResponse(server_sent(reader), media_type="text/event-stream", headers=headers)
+    return Streamed(server_sent(reader), media_type="text/event-stream", headers=headers)
 
 
 def _cursor(text: str | None) -> OutputCursor | None:

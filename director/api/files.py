@@ -1,10 +1,8 @@
 """`/sandboxes/{id}/files`: a file, or a tar for a folder, in and out of a sandbox's workspace."""
 
 import asyncio
-import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import partial
 from typing import IO, Annotated
 from uuid import uuid4
@@ -17,16 +15,17 @@ from director.api.archives import LimitDep, read_upload, receive
 from director.api.envelope import Answer, answer
 from director.api.errors import documented, refused
 from director.api.principals import EditorDep, PrincipalDep
-from director.api.state import BlobsDep, GatewayDep, StoreDep
+from director.api.state import BlobsDep, GatewayDep, StoreDep, TransfersDep
+from director.api.transfers import Passed
 from director.api.waiting import by_host
-from director.blobs.store import CHUNK, Blobs, get_tree, put_tree
+from director.blobs.store import Blobs, put_tree
 from director.domain.errors import (
     ConflictError,
     NotFoundError,
     PayloadTooLargeError,
     UnavailableError,
 )
-from director.domain.lifetimes import FilesWritten, ReadFiles, WriteFiles
+from director.domain.lifetimes import FilesWritten, WriteFiles
 from director.domain.trees import Entry, PathError, Tree, normalise
 from director.store import away, sandboxes
 from director.store import blobs as blob_rows
@@ -122,21 +121,12 @@ async def read(
     host_id: Annotated[str, Depends(_host_to_read)],
     path: PathQuery,
     store: StoreDep,
-    blobs: BlobsDep,
-    gateway: GatewayDep,
+    transfers: TransfersDep,
 ) -> StreamingResponse:
-    """Get a file byte for byte, or a folder as a tar."""
-    asked = ReadFiles(sandbox_id=sandbox_id, path=_path(path).decode("utf-8", "surrogatepass"))
-    call = partial(gateway.read_files, asked, host_id, uuid4().hex)
-    found = await by_host(store, sandbox_id, call)
-    tree = await asyncio.to_thread(get_tree, blobs, found.tree)
-    safe = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
-    if found.is_file:
-        (entry,) = tree.entries
-        headers = {**safe, "Content-Length": str(entry.size)}
-        content = _content(blobs, entry)
-        return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
-    return StreamingResponse(_tar(blobs, tree), media_type="application/x-tar", headers=safe)
+    """Get a file byte for byte, or a folder as a tar, while it is read in the sandbox: where that
+    breaks off, so does the answer."""
+    asked = partial(transfers.read, host_id, sandbox_id, _path(path))
+    return Passed(await by_host(store, sandbox_id, asked))
 
 
 def _tree(file: IO[bytes], size: int, where: bytes, archive: bool, blobs: Blobs) -> Tree:
@@ -148,29 +138,3 @@ def _tree(file: IO[bytes], size: int, where: bytes, archive: bool, blobs: Blobs)
         raise refused("path", "names the workspace itself: name a file, or send a tar")
     hash = blobs.put_stream(file)
     return Tree.of([Entry.file(where, 0o644, time.time_ns(), size, hash)])
-
-
-def _content(blobs: Blobs, entry: Entry) -> Iterator[bytes]:
-    with blobs.open(entry.hash or "") as content:
-        while block := content.read(CHUNK):
-            yield block
-
-
-def _tar(blobs: Blobs, tree: Tree) -> Iterator[bytes]:
-    for entry in tree.entries:
-        yield _member(entry).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
-        if entry.kind == "file":
-            yield from _content(blobs, entry)
-            yield b"\0" * (-entry.size % tarfile.BLOCKSIZE)
-    yield b"\0" * tarfile.RECORDSIZE
-
-
-def _member(entry: Entry) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(entry.raw_path.decode("utf-8", "surrogateescape"))
-    member.mode, member.mtime, member.size = entry.mode, entry.mtime_ns // 10**9, entry.size
-    if entry.kind == "directory":
-        member.type = tarfile.DIRTYPE
-    elif entry.kind == "symlink":
-        member.type = tarfile.SYMTYPE
-        member.linkname = entry.raw_target.decode("utf-8", "surrogateescape")
-    return member

@@ -20,21 +20,15 @@ from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
 from director.api.envelope import request_id
+from director.api.refusals import refusal
 from director.domain import names
 from director.domain.base import Shape
-from director.domain.errors import (
-    ConflictError,
-    DirectorError,
-    HostAwayError,
-    NotFoundError,
-    PayloadTooLargeError,
-    UnavailableError,
-)
+from director.domain.errors import DirectorError, HostAwayError, UnavailableError
 from director.domain.lifetimes import (
-    FilesRead,
+    CaptureFiles,
+    FilesCaptured,
     FilesWritten,
     Metrics,
-    ReadFiles,
     SandboxInput,
     SteerInput,
     WriteFiles,
@@ -53,12 +47,6 @@ _RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
 _FILE_SECONDS = 120.0
 _NETWORK_SECONDS = 15.0
 _ENFORCE_SECONDS = 30.0
-_REFUSALS: dict[str | None, type[DirectorError]] = {
-    kind.code: kind
-    for kind in (ConflictError, PayloadTooLargeError, NotFoundError, UnavailableError)
-}
-"""What a host may say of what it was asked for."""
-
 T = TypeVar("T")
 
 _AT_ONCE = 16
@@ -163,10 +151,11 @@ class Gateway:
         queue, id = names.execution_queue(host_id), f"{asked.sandbox_id}-write-{nonce}"
         return await self._asked(names.WRITE_FILES, asked, id, queue, FilesWritten, _FILE_SECONDS)
 
-    async def read_files(self, asked: ReadFiles, host_id: str, nonce: str) -> FilesRead:
-        """Have files taken from a sandbox. Raises UnavailableError, and what its host says."""
-        queue, id = names.execution_queue(host_id), f"{asked.sandbox_id}-read-{nonce}"
-        return await self._asked(names.READ_FILES, asked, id, queue, FilesRead, _FILE_SECONDS)
+    async def capture_files(self, asked: CaptureFiles, host_id: str, nonce: str) -> FilesCaptured:
+        """Have a workspace taken into blobs. Raises UnavailableError, and what its host says."""
+        queue, id = names.execution_queue(host_id), f"{asked.sandbox_id}-capture-{nonce}"
+        name, seconds = names.CAPTURE_FILES, _FILE_SECONDS
+        return await self._asked(name, asked, id, queue, FilesCaptured, seconds)
 
     async def apply_network(self, host_id: str, network_id: str) -> None:
         """Have a network's host enforce what was written of it. Raises HostAwayError where it does
@@ -202,8 +191,8 @@ class Gateway:
                 )
         except ActivityFailureError as error:
             cause = error.cause
-            if isinstance(cause, ApplicationError) and cause.type in _REFUSALS:
-                raise _refusal(cause) from error
+            if isinstance(cause, ApplicationError) and (told := _refusal(cause)) is not None:
+                raise told from error
             log.warning("a host could not do it", call=name, id=id, why=str(cause))
         except (TimeoutError, RPCError, RuntimeError, OSError) as error:
             log.warning("a host did not answer", call=name, id=id, why=str(error))
@@ -288,9 +277,5 @@ class Gateway:
         return True
 
 
-def _refusal(cause: ApplicationError) -> DirectorError:
-    """What a host has said of what it was asked for, as its own error said it."""
-    details = cause.details[0] if cause.details else {}
-    if cause.type == NotFoundError.code:
-        return NotFoundError(**details)
-    return _REFUSALS[cause.type](cause.message, **details)
+def _refusal(cause: ApplicationError) -> DirectorError | None:
+    return refusal(cause.type, cause.message, cause.details[0] if cause.details else {})

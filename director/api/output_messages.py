@@ -13,7 +13,6 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from director.api.frames import written
 from director.api.outputs import (
     IDLE_SECONDS,
-    BrokenOffError,
     Ended,
     NextAttempt,
     OutputReader,
@@ -21,6 +20,7 @@ from director.api.outputs import (
     Restarted,
 )
 from director.domain.base import Json
+from director.domain.errors import BrokenOffError
 from director.domain.outputs import STREAMS, OutputCursor, Stream
 from director.store import steps
 from director.store.outputs import Look

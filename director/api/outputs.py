@@ -12,13 +12,11 @@ from typing import NamedTuple
 
 import structlog
 from sqlmodel import Session
-from starlette.responses import StreamingResponse
-from starlette.types import Send
 
 from director.api.errors import refused
 from director.api.hub import Hub
 from director.blobs.store import Blobs
-from director.domain.errors import GoneError, NotFoundError
+from director.domain.errors import BrokenOffError, GoneError, NotFoundError
 from director.domain.outputs import OutputCursor, Stream
 from director.domain.runs import StepStatus
 from director.domain.times import utc_now
@@ -44,10 +42,6 @@ _LOOK_SECONDS = 1.0
 _SHARE = 4
 """A follower rests this much longer than its last look took, however often the database changes:
 many of them slow down instead of keeping everybody else from reading."""
-
-
-class BrokenOffError(Exception):
-    """What was given does not lead to a whole: the transfer is to end so that it is seen."""
 
 
 class Piece(NamedTuple):
@@ -196,17 +190,6 @@ class OutputReader:
         self._asked_at = time.monotonic()
         if not await self._allowed():
             raise BrokenOffError("the login has ended")
-
-
-class OutputResponse(StreamingResponse):
-    """Streams output; where it breaks off, its end is missing, as HTTP has it."""
-
-    async def stream_response(self, send: Send) -> None:
-        """Send it; what is broken off stays without the end that HTTP would mark."""
-        try:
-            await super().stream_response(send)
-        except BrokenOffError as error:
-            log.info("output broken off", why=str(error))
 
 
 async def plain(reader: OutputReader, *, follow: bool) -> AsyncIterator[bytes]:

@@ -22,7 +22,6 @@ from director.api.outputs import (
     LIVE,
     Asked,
     OutputReader,
-    OutputResponse,
     Parts,
     begin,
     check_kept,
@@ -59,6 +58,7 @@ from director.store import approvals, runs, sandboxes, standing, users
 from director.store.engine import Store
 from director.store.idempotency import Reply
 from director.store.tables import RunRow, StepRow
+from director.streaming import Streamed
 
 router = APIRouter(prefix="/workflows/{workflow_id}", tags=["workflows"], route_class=StrictRoute)
 
@@ -349,11 +349,11 @@ async def output(
     and goes on to the attempts that come; `Last-Event-ID` resumes."""
     if "text/event-stream" in accept:
         reader = await of.reader(last_event_id, onward=True)
-        return OutputResponse(server_sent(reader), media_type="text/event-stream", headers=LIVE)
+        return Streamed(server_sent(reader), media_type="text/event-stream", headers=LIVE)
     reader = await of.reader(onward=False)
     headers = {"X-Director-Attempt": str(reader.cursor.attempt), **LIVE}
     content = plain(reader, follow=follow)
-    return OutputResponse(content, media_type="application/octet-stream", headers=headers)
+    return Streamed(content, media_type="application/octet-stream", headers=headers)
 
 
 def _check_signal(name: str, data: Json) -> None:

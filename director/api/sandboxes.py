@@ -38,7 +38,7 @@ from director.domain.errors import (
     UnavailableError,
 )
 from director.domain.ids import ARCHIVE, new_id
-from director.domain.lifetimes import Metrics, ReadFiles, Sandbox, SandboxCreate, SandboxStatus
+from director.domain.lifetimes import CaptureFiles, Metrics, Sandbox, SandboxCreate, SandboxStatus
 from director.store import away, losses, sandboxes
 from director.store.idempotency import Reply
 from director.store.preconditions import check_match, etag
@@ -238,15 +238,15 @@ async def snapshot(
         return row
 
     row = await store.fetch(found)
-    asked = ReadFiles(sandbox_id=row.id, path="")
-    call = partial(gateway.read_files, asked, row.host_id or "", uuid4().hex)
-    read = await by_host(store, row.id, call)
-    tree = await asyncio.to_thread(get_tree, blobs, read.tree)
+    asked = CaptureFiles(sandbox_id=row.id)
+    call = partial(gateway.capture_files, asked, row.host_id or "", uuid4().hex)
+    captured = await by_host(store, row.id, call)
+    tree = await asyncio.to_thread(get_tree, blobs, captured.tree)
     kept = ArchiveRow(
         id=new_id(ARCHIVE),
         owner_id=row.owner_id,
         name=body.name if body else None,
-        tree=read.tree,
+        tree=captured.tree,
         file_count=tree.file_count,
         total_bytes=tree.total_bytes,
     )

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator
 
 from director.api.gateway import Gateway
 from director.api.hub import Hub
+from director.api.transfers import Transfers
 from director.blobs.store import Blobs
 from director.domain.lifetimes import Terms
 from director.domain.pages import DEFAULT_LIMIT, MAX_LIMIT, Order, PageQuery
@@ -42,6 +43,11 @@ def _output_kept(request: Request) -> timedelta | None:
     return kept
 
 
+async def _transfers(request: Request) -> Transfers:
+    transfers: Transfers = request.app.state.transfers
+    return transfers
+
+
 async def _terms(request: Request) -> Terms:
     terms: Terms = request.app.state.terms
     return terms
@@ -50,6 +56,7 @@ async def _terms(request: Request) -> Terms:
 StoreDep = Annotated[Store, Depends(_store)]
 GatewayDep = Annotated[Gateway, Depends(_gateway)]
 HubDep = Annotated[Hub, Depends(_hub)]
+TransfersDep = Annotated[Transfers, Depends(_transfers)]
 BlobsDep = Annotated[Blobs, Depends(_blobs)]
 TermsDep = Annotated[Terms, Depends(_terms)]
 OutputKeptDep = Annotated[timedelta | None, Depends(_output_kept)]

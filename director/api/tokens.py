@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import hashlib
-import hmac
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +17,12 @@ from director.domain.base import Shape
 from director.domain.errors import AuthenticationError
 from director.domain.times import utc_now
 from director.domain.users import Role
+from director.keys import Keys, UnknownKeyError
 
 ACCESS_LIFE = timedelta(minutes=15)
 REFRESH_PREFIX = "drt_"
 
-_ALGORITHM, _ISSUER, _AUDIENCE = "HS256", "director", "director-api"
-_CLAIMS = ["iss", "aud", "sub", "iat", "nbf", "exp", "jti", "sid", "role"]
-_CLOCK_SKEW = timedelta(seconds=5)  # between the clocks of several API processes
+_AUDIENCE = "director-api"
 _HASHES_AT_ONCE = 4  # each takes 64 MiB
 _REMEMBERED = 1000
 """Access tokens of which it is known that they are good: to find out again costs as much as to
@@ -69,31 +67,18 @@ class Passwords:
 
 
 class Tokens:
-    """Access tokens (JWT, checked without the database) and refresh tokens (opaque).
-
-    The first key signs, all verify, so that keys can be rotated."""
+    """Access tokens (JWT, checked without the database) and refresh tokens (opaque)."""
 
     def __init__(self, keys: Sequence[str], passwords: Passwords | None = None) -> None:
-        self._keys = {hashlib.sha256(key.encode()).hexdigest()[:8]: key for key in keys}
-        self._signing_id, self._signing_key = next(iter(self._keys.items()))
+        self._keys = Keys(keys)
         self.passwords = passwords or Passwords()
         self._good: dict[str, _Good] = {}
 
     def access(self, user_id: str, login_id: str, role: Role, now: datetime | None = None) -> str:
         """Make an access token that is good for `ACCESS_LIFE`."""
-        now = now or utc_now()
-        claims = {
-            "iss": _ISSUER,
-            "aud": _AUDIENCE,
-            "sub": user_id,
-            "iat": now,
-            "nbf": now,
-            "exp": now + ACCESS_LIFE,
-            "jti": secrets.token_urlsafe(16),
-            "sid": login_id,
-            "role": role.value,
-        }
-        return jwt.encode(claims, self._signing_key, _ALGORITHM, {"kid": self._signing_id})
+        return self._keys.signed(
+            _AUDIENCE, user_id, ACCESS_LIFE, now, sid=login_id, role=role.value
+        )
 
     def verify(self, token: str) -> Claims:
         """Read an access token. Raises AuthenticationError that says what is wrong with it."""
@@ -106,6 +91,10 @@ class Tokens:
             )
         try:
             return self._decoded(token)
+        except UnknownKeyError:
+            raise AuthenticationError(
+                "the access token was signed with a key that is not used any more: log in again"
+            ) from None
         except jwt.ExpiredSignatureError:
             raise AuthenticationError(
                 "the access token has expired: get a new one from POST /v1/auth/refresh"
@@ -116,21 +105,7 @@ class Tokens:
             ) from None
 
     def _decoded(self, token: str) -> Claims:
-        if (key_id := jwt.get_unverified_header(token).get("kid")) is None:
-            raise jwt.InvalidTokenError("no key id")
-        if (key := self._keys.get(key_id)) is None:
-            raise AuthenticationError(
-                "the access token was signed with a key that is not used any more: log in again"
-            )
-        claims = jwt.decode(
-            token,
-            key,
-            algorithms=[_ALGORITHM],
-            issuer=_ISSUER,
-            audience=_AUDIENCE,
-            leeway=_CLOCK_SKEW,
-            options={"require": _CLAIMS},
-        )
+        claims = self._keys.read(token, _AUDIENCE, ("sid", "role"))
         good = _Good(Claims.model_validate(claims), datetime.fromtimestamp(claims["exp"], UTC))
         if len(self._good) >= _REMEMBERED:
             self._good.clear()
@@ -147,7 +122,7 @@ class Tokens:
         The same token has the same successor, so that a repeated refresh (its answer was lost)
         gets what the first one got and a login never has two branches."""
         message = b"refresh:" + refresh_token.encode(errors="replace")
-        digest = hmac.digest(self._signing_key.encode(), message, "sha256")
+        digest = self._keys.digest(message)
         return REFRESH_PREFIX + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 

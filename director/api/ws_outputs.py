@@ -14,7 +14,6 @@ from director.api.listeners import SlowError
 from director.api.output_messages import Kind, messages
 from director.api.outputs import (
     Asked,
-    BrokenOffError,
     OutputReader,
     Parts,
     begin,
@@ -22,7 +21,7 @@ from director.api.outputs import (
     step_of,
 )
 from director.domain.base import Body, Int, Json, Shape
-from director.domain.errors import ConflictError, DirectorError, NotFoundError
+from director.domain.errors import BrokenOffError, ConflictError, DirectorError, NotFoundError
 from director.domain.outputs import Stream
 from director.domain.runs import StepStatus
 from director.domain.users import Principal

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from director.blobs.captures import FILE, Captured, CaptureLimits, capture, descended
+from director.blobs.captures import Captured, capture
 from director.blobs.folders import opened
+from director.blobs.reading import FILE, descended
 from director.blobs.store import CHUNK, Blobs, Reader
 
 
@@ -20,7 +21,7 @@ class BorrowedBlobs:
 
     def captured(self, check: Callable[[], None]) -> Captured:
         """Read the folder; from now on its contents are here. Raises as `capture`."""
-        found = capture(self._root, self, CaptureLimits(), check)
+        found = capture(self._root, self, check=check)
         files = ((entry.hash, entry.raw_path) for entry in found.tree.entries)
         self._paths = {hash: path for hash, path in files if hash is not None}
         return found

@@ -123,3 +123,7 @@ class DeadlineError(DirectorError, TimeoutError):
     """The work was not done in the time that was given."""
 
     code, status = "TIMEOUT", 504
+
+
+class BrokenOffError(Exception):
+    """What was given of a stream does not lead to a whole: it is to end so that this is seen."""

@@ -357,18 +357,16 @@ class FilesWritten(Shape):
     bytes: int
 
 
-class ReadFiles(Shape):
-    """What is to be taken from the workspace of a sandbox; an empty path is all of it."""
+class CaptureFiles(Shape):
+    """The sandbox whose workspace is to be taken into blobs."""
 
     sandbox_id: str
-    path: str
 
 
-class FilesRead(Shape):
-    """What was taken: a tree by its hash, of one file where it was one."""
+class FilesCaptured(Shape):
+    """What was taken: a tree, by its hash."""
 
     tree: str
-    is_file: bool
 
 
 class Metrics(SandboxMetrics):

@@ -28,7 +28,7 @@ STEER_SANDBOX = "steer_sandbox"
 MEASURE_SANDBOX = "measure_sandbox"
 ENFORCE_POLICY = "enforce_policy"
 WRITE_FILES = "write_files"
-READ_FILES = "read_files"
+CAPTURE_FILES = "capture_files"
 
 PAUSE, RESUME, PROGRESS = "pause", "resume", "progress"
 GRANTED = "granted"

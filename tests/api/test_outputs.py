@@ -13,8 +13,9 @@ from support.writing import BINARY, EVENTS, TEXT, Step, begun, gate_name
 
 from director.api.hub import Hub
 from director.api.output_messages import server_sent
-from director.api.outputs import Asked, BrokenOffError, Idle, OutputReader, Parts, begin
+from director.api.outputs import Asked, Idle, OutputReader, Parts, begin
 from director.blobs.store import LocalBlobs
+from director.domain.errors import BrokenOffError
 from director.domain.times import utc_now
 from director.store import outputs
 from director.store.tables import RunRow, StepRow

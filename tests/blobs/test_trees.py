@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from director.blobs.captures import CaptureLimits, capture
+from director.blobs.captures import capture
+from director.blobs.reading import ReadLimits
 from director.blobs.store import BlobCorruptError, LocalBlobs, Reader
 from director.blobs.trees import MaterializeError, materialize
 from director.domain.errors import NotFoundError, PayloadTooLargeError
@@ -119,23 +120,6 @@ def test_a_root_that_is_a_link_is_refused(source: Path, tmp_path: Path, blobs: L
         materialize(Tree(), tmp_path / "link", blobs)
 
 
-def test_a_folder_below_is_read_alone_and_through_no_link(
-    source: Path, tmp_path: Path, blobs: LocalBlobs
-) -> None:
-    (source / "deep/er").mkdir(parents=True)
-    (source / "deep/er/a").write_text("a")
-    (source / "beside").write_text("b")
-    assert [entry.raw_path for entry in capture(source, blobs, below=b"deep/er").tree.entries] == [
-        b"a"
-    ]
-    (source / "link").symlink_to(source / "deep")
-    (folder(tmp_path / "outside") / "er").mkdir()
-    (source / "out").symlink_to(tmp_path / "outside")
-    for below in (b"link/er", b"link", b"out/er", b"nothing", b"beside"):
-        with pytest.raises(OSError, match="Errno"):
-            capture(source, blobs, below=below)
-
-
 def test_a_large_sparse_file_comes_back_sparse(
     source: Path, target: Path, blobs: LocalBlobs
 ) -> None:
@@ -199,10 +183,10 @@ def test_folders_nested_without_end_are_told(source: Path, blobs: LocalBlobs) ->
 
 @pytest.mark.parametrize(
     ("limits", "message"),
-    [(CaptureLimits(max_bytes=15), "15 bytes"), (CaptureLimits(max_entries=2), "2 entries")],
+    [(ReadLimits(max_bytes=15), "15 bytes"), (ReadLimits(max_entries=2), "2 entries")],
 )
 def test_a_folder_over_the_limits_is_refused(
-    source: Path, blobs: LocalBlobs, limits: CaptureLimits, message: str
+    source: Path, blobs: LocalBlobs, limits: ReadLimits, message: str
 ) -> None:
     for name in "abc":
         (source / name).write_bytes(b"0123456789")

@@ -166,6 +166,21 @@ def test_progress_bars_and_binary_survive_as_they_come(director: Installation) -
     assert director.user.output(run, 1, "stdout").encode() == expected
 
 
+def test_files_are_read_from_whichever_worker_of_the_host_lives(pair: Installation) -> None:
+    id = pair.user.call("POST", "/sandboxes?wait=30", {"command": "echo kept >file"})["id"]
+    url = f"/sandboxes/{id}/files?path=file"
+    until(lambda: pair.user.http.get(url).is_success, "it is laid")
+    for worker in ("worker", "worker-2"):
+        log = pair.stack.log(worker)
+        before = log.read_text().count("worker serves")
+        pair.end(worker)
+        for _ in range(5):
+            assert pair.user.http.get(url).text == "kept\n"
+        pair.heal()
+        until(lambda: log.read_text().count("worker serves") > before, "it serves again")  # noqa: B023
+    pair.user.call("DELETE", f"/sandboxes/{id}")
+
+
 @pytest.mark.kills
 def test_a_follower_sees_each_byte_once_while_worker_and_api_are_killed(
     pair: Installation,

@@ -23,6 +23,10 @@ from director.api.app import create_app
 from director.api.gateway import Gateway
 from director.api.server import Server
 from director.blobs.store import LocalBlobs
+from director.endpoint.app import Routes
+from director.endpoint.passes import Passes
+from director.endpoint.places import Places
+from director.endpoint.server import Endpoint
 from director.sandbox.scripted import ScriptedRuntime
 from director.settings import Settings, read_settings
 from director.store.engine import Store
@@ -130,6 +134,10 @@ class Stack:
             image="scripted-image",
             places=16,
             networks=self.networks.networks(self.store, "scripted"),
+            endpoint=Endpoint(
+                Routes("scripted", self.runtime, Passes(self.settings.secret_keys)).app(),
+                Places(self.settings.home, "scripted"),
+            ),
             interceptors=interceptors,
         )
         self._stopped = asyncio.Event()
