@@ -52,6 +52,8 @@ class Settings:
     """Networks that one user may have."""
     network_pool: IPv4Network
     """Where subnets are taken from that nobody named."""
+    sandbox_disk_mib: int | None
+    """How large the disk of a sandbox is where nobody bounds it; None: as the host's."""
     allowed_images: tuple[str, ...]
     """Patterns of the images that may be asked for; none: any."""
     memory_mib: int
@@ -96,6 +98,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         run_quota=_integer(env, "DIRECTOR_RUN_QUOTA", 1000, 1, 1_000_000),
         network_quota=_integer(env, "DIRECTOR_NETWORK_QUOTA", networks.QUOTA, 1, 1_000_000),
         network_pool=_pool(env),
+        sandbox_disk_mib=_disk(env),
         allowed_images=_list(env, "DIRECTOR_ALLOWED_IMAGES"),
         memory_mib=_integer(env, "DIRECTOR_MEMORY", _promised_mib(), 64, 2**30),
         workers=_integer(env, "DIRECTOR_WORKERS", 1, 1, 64),
@@ -126,6 +129,13 @@ def _pool(env: Mapping[str, str]) -> IPv4Network:
         return networks.read_pool(env.get("DIRECTOR_NETWORK_POOL") or str(networks.POOL))
     except ValueError as error:
         raise SettingsError(f"DIRECTOR_NETWORK_POOL: {error}") from None
+
+
+def _disk(env: Mapping[str, str]) -> int | None:
+    mib = _integer(env, "DIRECTOR_SANDBOX_DISK", 0, 0, 1024 * 1024)
+    if 0 < mib < 16:
+        raise SettingsError(f"DIRECTOR_SANDBOX_DISK: {mib} MiB hold nothing: take 16, or 0 for any")
+    return mib or None
 
 
 def _promised_mib() -> int:

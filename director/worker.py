@@ -91,11 +91,12 @@ class WorkerHost:
         alerts: AlertRules | None = None,
         networks: HostNetworks | None = None,
         network_group: int | None = None,
+        disk_mib: int | None = None,
         interceptors: Sequence[Interceptor] = (),
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors = interceptors
-        sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks)
+        sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks, disk_mib)
         commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
             sandboxes, Executes(commands), Verifies(commands), Checkpoints(sandboxes), signals
@@ -248,6 +249,7 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
             pool=settings.network_pool,
         ),
         network_group=called.group,
+        disk_mib=settings.sandbox_disk_mib,
         interceptors=interceptors,
     )
     await host.run(stopped)

@@ -87,7 +87,7 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path:
 @pytest.mark.parametrize(
     ("pool", "why"),
     [
-        ("10.0.0.0/7", "host bits"),
+        ("10.213.0.1/16", "host bits"),
         ("8.0.0.0/7", "/8 to /20"),
         ("10.213.0.0/21", "/8 to /20"),
         ("172.0.0.0/8", "not private"),
@@ -98,6 +98,18 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(tmp_path:
 def test_a_pool_that_is_no_private_range_is_refused_by_its_name(pool: str, why: str) -> None:
     with pytest.raises(SettingsError, match=f"DIRECTOR_NETWORK_POOL: .*{why}"):
         read_settings({"DIRECTOR_NETWORK_POOL": pool, "DIRECTOR_SECRET_KEY": KEY})
+
+
+@pytest.mark.parametrize(("given", "mib"), [("0", None), ("16", 16), ("15", "16"), ("x", "x")])
+def test_a_disk_is_as_large_as_something_needs_or_not_bounded(
+    given: str, mib: int | str | None
+) -> None:
+    environ = {"DIRECTOR_SANDBOX_DISK": given, "DIRECTOR_SECRET_KEY": KEY}
+    if isinstance(mib, str):
+        with pytest.raises(SettingsError, match=f"DIRECTOR_SANDBOX_DISK: .*{mib}"):
+            read_settings(environ)
+    else:
+        assert read_settings(environ).sandbox_disk_mib == mib
 
 
 def mode(path: Path) -> int:

@@ -81,6 +81,8 @@ class Sandboxes:
     image: str
     """The image of runs that name none."""
     networks: HostNetworks | None = None
+    disk_mib: int | None = None
+    """How large the disk of a run's sandbox is where nobody bounds it; None: as the host's."""
 
     @property
     def pool(self) -> IPv4Network:
@@ -229,7 +231,7 @@ class Sandboxes:
             if claimed is not Claim.MINE:
                 other = run.host_id or placement.with_room(session, spec.memory_mib)
                 raise NotPlacedError(claimed, spec.memory_mib, other)
-            run.effective_policy = _policy(job).model_dump(mode="json")
+            run.effective_policy = self._policy(job).model_dump(mode="json")
             return spec.model_copy(update={"epoch": run.sandbox_epoch})
 
     def _checked(self, job: StepJob, spec: SandboxSpec) -> RunRow:
@@ -252,13 +254,25 @@ class Sandboxes:
         spec = SandboxSpec(
             id=sandbox_id(run.id), image=image, owner_id=run.id, epoch=run.sandbox_epoch
         )
-        policy = _policy(job)
+        policy = self._policy(job)
         if policy.security_policy.allow_exec is False:
             message = (
                 "a security profile forbids commands (allowExec): no step of the run can begin"
             )
             raise SandboxError(message, retryable=False)
         return spec.under(policy)
+
+    def _policy(self, job: StepJob) -> EffectivePolicy:
+        """What counts for the sandbox of a run: as it was when its host took it, also where
+        profiles, departments or defaults have changed since, between two tries to make it too."""
+        if job.run.host_id is not None and job.run.effective_policy is not None:
+            return EffectivePolicy.model_validate(job.run.effective_policy)
+        config = job.definition.config
+        if job.given is None:
+            message = f"security profile {config.security_profile_id} was deleted"
+            raise SandboxError(f"{message}: name another one, or none", retryable=False)
+        found = (config.sandbox or SandboxConfig()).policy(job.ceilings, job.given)
+        return found.with_disk(self.disk_mib)
 
     def _joined(self, job: StepJob, id: str) -> str:
         """Go into somebody's sandbox, with the run's files. A container that has ended is started
@@ -363,7 +377,7 @@ class Sandboxes:
             run.workspace_ready = True
             if info is not None:
                 run.image, run.resolved_image = info.image, info.resolved_image
-                told = EffectivePolicy.model_validate(run.effective_policy or _policy(job))
+                told = EffectivePolicy.model_validate(run.effective_policy or self._policy(job))
                 run.effective_policy = told.with_held(info.held).model_dump(mode="json")
             run.touch()
             session.add(run)
@@ -381,18 +395,6 @@ def _network_errors(*, lasting: bool) -> Iterator[None]:
         raise SandboxError(error.message, retryable=not lasting) from error
     except UnavailableError as error:
         raise SandboxError(error.message, retryable=True) from error
-
-
-def _policy(job: StepJob) -> EffectivePolicy:
-    """What counts for the sandbox of a run: as it was when its host took it, also where profiles,
-    departments or defaults have changed since, perhaps between two tries to make it."""
-    if job.run.host_id is not None and job.run.effective_policy is not None:
-        return EffectivePolicy.model_validate(job.run.effective_policy)
-    config = job.definition.config
-    if job.given is None:
-        message = f"security profile {config.security_profile_id} was deleted"
-        raise SandboxError(f"{message}: name another one, or none", retryable=False)
-    return (config.sandbox or SandboxConfig()).policy(job.ceilings, job.given)
 
 
 def _begun_by(run: RunRow) -> Callable[[str], bool]:

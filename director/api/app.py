@@ -135,6 +135,7 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
             sandboxes=settings.sandbox_quota,
             networks=settings.network_quota,
             runs=settings.run_quota,
+            disk_mib=settings.sandbox_disk_mib,
             pool=settings.network_pool,
             images=settings.allowed_images,
         )

@@ -132,7 +132,7 @@ async def create(
         row = once.again(session, SandboxRow)
         if row is None:
             terms.check_image(body.image, "image")
-            row = sandboxes.create(session, principal, body)
+            row = sandboxes.create(session, principal, body, terms.disk_mib)
             sandboxes.check_quota(session, row.owner_id, terms.sandboxes)
         return row, _made(sandboxes.view(session, row))
 

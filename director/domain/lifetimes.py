@@ -96,12 +96,13 @@ ImageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}$
 @dataclass(frozen=True)
 class Terms:
     """On which terms people get what costs something: how many sandboxes, networks and queued runs
-    each may have at once, where subnets are taken from, and patterns of the images that may be
-    asked for, where not all may."""
+    each may have at once, how large a disk is that nobody bounds, where subnets are taken from, and
+    patterns of the images that may be asked for, where not all may."""
 
     sandboxes: int
     networks: int
     runs: int
+    disk_mib: int | None
     pool: IPv4Network
     images: tuple[str, ...] = ()
 

@@ -256,6 +256,13 @@ class EffectivePolicy(Shape):
         """The same policy with what is known by now of how its fields are held."""
         return self.model_copy(update={"held": self.held | dict(held)})
 
+    def with_disk(self, mib: int | None) -> "EffectivePolicy":
+        """The same policy with a disk of so many MiB where nobody has bounded it; None: any."""
+        if mib is None or self.resource_limits.disk is not None:
+            return self
+        limits = self.resource_limits.model_copy(update={"disk": mib})
+        return self.model_copy(update={"resource_limits": limits})
+
 
 def effective(
     limits: Iterable[ResourceLimits | None],

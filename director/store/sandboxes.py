@@ -73,13 +73,19 @@ _KINDS = {
 }
 
 
-def create(session: Session, principal: Principal, body: domain.SandboxCreate) -> SandboxRow:
-    """Add a sandbox that is to be made, with its command as the first execution."""
+def create(
+    session: Session,
+    principal: Principal,
+    body: domain.SandboxCreate,
+    disk_mib: int | None = None,
+) -> SandboxRow:
+    """Add a sandbox that is to be made, with its command as the first execution; its disk has so
+    many MiB where nobody bounds it."""
     owner_id = principal.user_id
     if body.session_id is not None:
         owner_id = sessions.usable(session, principal, body.session_id).owner_id
     archives.check_source(session, body.workspace, owner_id)
-    policy = _policy(session, principal, body)
+    policy = _policy(session, principal, body).with_disk(disk_mib)
     row = SandboxRow(
         id=new_id(SANDBOX),
         owner_id=owner_id,

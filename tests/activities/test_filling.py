@@ -125,6 +125,7 @@ def test_what_is_told_of_a_sandbox_is_what_it_was_made_with_though_more_was_enfo
         raise KeyboardInterrupt
 
     blobs.meanwhile = killed
+    sandboxes = replace(sandboxes, disk_mib=64)
     with pytest.raises(KeyboardInterrupt):
         sandboxes.prepare(opened(sandboxes, run_id, 1))
     blobs.meanwhile = lambda: None
@@ -140,6 +141,7 @@ def test_what_is_told_of_a_sandbox_is_what_it_was_made_with_though_more_was_enfo
     assert isinstance(sandboxes.runtime, ScriptedRuntime)
     made = sandboxes.runtime.spec(sandbox_id(run_id))
     assert told.resource_limits.memory == made.memory_mib == DEFAULT_MEMORY_MIB
+    assert told.resource_limits.disk == made.disk_mib == 64, "as large as whoever runs it says"
 
 
 @pytest.mark.parametrize(

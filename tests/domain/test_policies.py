@@ -293,6 +293,13 @@ def test_enforcing_loosens_nothing_and_a_second_time_changes_nothing():
     assert (again.live, again.rest) == ([], [])
 
 
+def test_a_disk_that_nobody_bounds_is_as_large_as_whoever_runs_it_says():
+    asked = effective([ResourceLimits(disk=32)], []).with_disk(64)
+    unasked = effective([], []).with_disk(64)
+    assert (asked.resource_limits.disk, unasked.resource_limits.disk) == (32, 64)
+    assert effective([], []).with_disk(None).resource_limits.disk is None
+
+
 def test_the_network_of_a_connected_sandbox_ends_at_once():
     before = effective([], [], "net_1")
     found = tightened(before, ResourceLimits(), policy(allowNetwork=False))
