@@ -107,12 +107,15 @@ class Sandboxes:
     def spec_of(self, row: SandboxRow) -> SandboxSpec:
         """What the runtime is to make for a sandbox that somebody has made, or to start again; the
         rules of its network are in force. Raises SandboxError where they cannot be."""
+        return self._spec_on(row, self._network(row))
+
+    def _spec_on(self, row: SandboxRow, network: SandboxNetwork | None) -> SandboxSpec:
         spec = SandboxSpec(
             id=row.id,
             image=row.image or self.image,
             owner_id=row.id,
             epoch=row.sandbox_epoch,
-            network=self._network(row),
+            network=network,
         )
         return spec.under(sandboxes.policy_of(row))
 
@@ -278,22 +281,37 @@ class Sandboxes:
         """Go into somebody's sandbox, with the run's files. A container that has ended is started
         again, unless that is what is wanted of it."""
         row = self._required(job, id)
-        spec = self.spec_of(row)
-        self.runtime.create(spec)
-        with self.store.read() as session:
-            now = session.get_one(SandboxRow, id)
-        if not sandboxes.works(now):
-            if SandboxStatus(now.status).ended:
-                self.runtime.remove(id)
-            else:
-                self.steer(now, 0)
-        self._require_works(now)
+        if not self._goes_on(row):
+            self._started(row)
         if not job.run.workspace_ready:
             epoch = job.run.sandbox_epoch
             check = self._holding(job, epoch)
-            self.fill(spec, None, job.definition.workspace, check)
+            self.fill(self._spec_on(row, None), None, job.definition.workspace, check)
             self._ready(job, epoch)
         return id
+
+    def _goes_on(self, row: SandboxRow) -> bool:
+        """Whether a sandbox runs in a network that is enforced as it is wanted. Its rules are
+        asserted where a container starts, and every few seconds; to do it for each step too takes
+        as long as a step where a host has many networks."""
+        if row.network_id is None:
+            return False
+        with self.store.read() as session:
+            network = session.get_one(NetworkRow, row.network_id)
+        is_settled = network.applied == network.version
+        return is_settled and self.runtime.runs(row.id, epoch=row.sandbox_epoch)
+
+    def _started(self, row: SandboxRow) -> None:
+        """Start again what has ended of a sandbox, unless that is what is wanted of it."""
+        self.runtime.create(self.spec_of(row))
+        with self.store.read() as session:
+            now = session.get_one(SandboxRow, row.id)
+        if not sandboxes.works(now):
+            if SandboxStatus(now.status).ended:
+                self.runtime.remove(row.id)
+            else:
+                self.steer(now, 0)
+        self._require_works(now)
 
     def _required(self, job: StepJob, id: str) -> SandboxRow:
         with self.store.read() as session:

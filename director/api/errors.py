@@ -25,6 +25,10 @@ _ISSUES = {
     "missing": "is required",
     "union_tag_not_found": "is required",
     "extra_forbidden": "is no known field",
+    **dict.fromkeys(
+        ("datetime_type", "datetime_parsing", "datetime_from_date_parsing", "timezone_aware"),
+        "must be a time with its zone, such as 2026-01-31T12:00:00Z",
+    ),
 }
 _BOUNDS = {
     "union_tag_invalid": "is no known type; known: {expected_tags}",

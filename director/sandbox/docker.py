@@ -79,6 +79,13 @@ class DockerRuntime:
                 pulling()
             pulled = self._images.pulled(spec.image)
 
+    def runs(self, sandbox_id: str, *, epoch: int) -> bool:
+        """Whether the sandbox runs as it was made for that epoch: `create` would start nothing."""
+        folder, found = self._folder(sandbox_id), self._container(sandbox_id).inspect()
+        if found is None or found["State"]["Status"] != "running":
+            return False
+        return folder.complete() and _is_of(found, folder, epoch)
+
     def run(self, sandbox_id: str, command: Command) -> SpoolExecution:
         """Start a command, or attach to the one that has this id already."""
         folder = self._folder(sandbox_id)
@@ -373,7 +380,11 @@ def _usable(found: dict[str, Any], spec: SandboxSpec, folder: SandboxFolder) -> 
         return False
     if status == "exited" and not _starts_on(found, spec):
         return False
-    return _epoch(found["Config"]["Labels"]) == spec.epoch == folder.record().epoch
+    return _is_of(found, folder, spec.epoch)
+
+
+def _is_of(found: dict[str, Any], folder: SandboxFolder, epoch: int) -> bool:
+    return _epoch(found["Config"]["Labels"]) == epoch == folder.record().epoch
 
 
 def _starts_on(found: dict[str, Any], spec: SandboxSpec) -> bool:

@@ -84,6 +84,9 @@ class SandboxRuntime(Protocol):
         Raises SandboxError: `retryable` when the engine does not answer, not so when the image
         cannot be had or a limit cannot be enforced."""
 
+    def runs(self, sandbox_id: str, *, epoch: int) -> bool:
+        """Whether the sandbox runs as it was made for that epoch: `create` would start nothing."""
+
     def run(self, sandbox_id: str, command: Command) -> Execution:
         """Start a command, or attach to the one that has this id already.
 

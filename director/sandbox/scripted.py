@@ -182,6 +182,11 @@ class ScriptedRuntime:
             created=created,
         )
 
+    def runs(self, sandbox_id: str, *, epoch: int) -> bool:
+        """Whether it was made, for that epoch."""
+        found = self._sandboxes.get(sandbox_id)
+        return found is not None and found.spec.epoch == epoch
+
     def spec(self, sandbox_id: str) -> SandboxSpec:
         """What a sandbox was made of."""
         return self._find(sandbox_id).spec

@@ -117,6 +117,27 @@ async def test_a_sandbox_whose_network_cannot_be_filtered_is_not_made_and_says_w
     assert made["id"] not in {each.id for each in stack.runtime.sandboxes()}
 
 
+async def test_a_step_in_a_sandbox_that_runs_waits_only_for_rules_that_are_not_in_force(
+    stack: Stack, host: ScriptedHost
+) -> None:
+    there = await network(stack)
+    made = await sandbox(stack, there["id"])
+    config = {"sandboxId": made["id"]}
+    host.broken = "the kernel is busy"
+    assert (await stack.run("say a", config=config))["status"] == "completed"
+
+    path = f"/networks/{there['id']}/policies"
+    deny = {"name": "p", "outbound": [{"action": "deny"}]}
+    assert (await stack.http.post(path, json=deny)).status_code == 503
+    workflow = await stack.workflow("say rules first", config=config)
+    await stack.start(workflow["id"])
+    await stack.until(workflow["id"], "running")
+    assert "say rules first" not in {command.argv[-1] for _, command in stack.runtime.ran}
+    host.broken = ""
+    assert (await stack.ended(workflow["id"]))["status"] == "completed"
+    assert host.applied[there["id"]].policies != ()
+
+
 async def test_a_sandbox_whose_networks_host_is_gone_fails_and_says_so(
     stack: Stack, host: ScriptedHost
 ) -> None:

@@ -142,10 +142,13 @@ async def test_the_document_s_request_for_events_answers_and_a_wrong_filter_is_r
         ("type=x", "type"),
         ("limit=1001", "limit"),
         ("since=yesterday", "since"),
+        ("until=2026-13-01T00:00:00Z", "until"),
         ("since=2026-01-01T00:00:00", "since"),
     ):
         response = await stack.http.get(f"/security/events?{query}")
-        assert refused(response, 400, "VALIDATION_ERROR")["field"].endswith(field)
+        details = refused(response, 400, "VALIDATION_ERROR")
+        assert details["field"].endswith(field)
+        assert ("such as 2026" in details["issue"]) is (field in ("since", "until"))
 
 
 async def test_failed_logins_are_seen_by_admins_and_raise_one_alert(
