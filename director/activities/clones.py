@@ -226,7 +226,7 @@ def _why(spec: SandboxSpec, result: CommandResult, execution: Execution) -> str:
     if result.cause is Cause.OOM:
         return f"git ran out of its memory of {spec.memory_mib} MiB; give the sandbox more"
     if result.exit_code == 127:
-        return f"image {spec.image} has no git, or no shell: name one with both in DIRECTOR_GIT_IMAGE"
+        return f"image {spec.image} has no git or no shell: name another in DIRECTOR_GIT_IMAGE"
     said = execution.read("stderr", max(0, result.stderr_bytes - _SAID), _SAID)
     text = said.decode(errors="replace")
     if spec.disk_mib is not None and any(full in text for full in _FULL):

@@ -141,7 +141,7 @@ def test_what_cannot_be_cloned_says_why_and_leaves_nothing(here: Place, server: 
     assert "do they fit a disk of 4 MiB?" in cloner.refused(url, disk_mib=4)
     with empty_image(here.client) as image:
         message = Cloner(here, image=image).refused(url)
-    assert f"image {image} has no git" in message
+    assert f"image {image} has no git or no shell" in message
     assert "DIRECTOR_GIT_IMAGE" in message
     assert left(here) == []
 
