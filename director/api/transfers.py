@@ -37,7 +37,7 @@ _AWAY = (
 )
 
 _REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
-_NO_PASS = "the sandbox's host does not trust the API: have both the same DIRECTOR_SECRET_KEY?"
+_DISTRUSTED = "the sandbox's host does not trust the API: have both the same DIRECTOR_SECRET_KEY?"
 _FAILED = "the sandbox's host could not read it now: its log says why. Try it again"
 
 
@@ -128,7 +128,7 @@ def _refused(response: httpx.Response) -> DirectorError:
     if error is None:
         status = response.status_code
         log.error("a worker did not do what it was asked for", status=status, why=told)
-        error = HostAwayError(_NO_PASS if status in _REFUSED else _FAILED)
+        error = HostAwayError(_DISTRUSTED if status in _REFUSED else _FAILED)
     return error
 
 
