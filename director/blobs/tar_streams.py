@@ -2,6 +2,7 @@
 
 However large it is, it costs a few hundred KiB of memory, and a descriptor for each level."""
 
+import errno
 import os
 import stat
 import tarfile
@@ -28,7 +29,7 @@ from director.domain.errors import (
     NotFoundError,
     PayloadTooLargeError,
 )
-from director.domain.trees import MAX_DEPTH, shown
+from director.domain.trees import MAX_DEPTH, normalise, shown
 
 BLOCK = 256 * 1024
 """Bytes that are handed on at a time; a file of at most so many is read before its header is
@@ -58,9 +59,11 @@ class Taken:
 def take(root: Path, path: bytes, limits: ReadLimits | None = None) -> Taken:
     """Open what lies at a path below a folder, to which no link leads.
 
-    Raises NotFoundError where no file and no folder is there, ConflictError where it may not be
-    opened now, and PayloadTooLargeError where it holds more than the limits."""
-    limits, (folder, _, name) = limits or ReadLimits(), path.rpartition(b"/")
+    Raises PathError for a path that leads out, NotFoundError where no file and no folder is there,
+    ConflictError where it may not be opened now, PayloadTooLargeError where it holds more than the
+    limits, and OSError where the disk cannot be read."""
+    path, limits = normalise(path), limits or ReadLimits()
+    folder, _, name = path.rpartition(b"/")
     try:
         with opened(_descended(root, folder)) as above:
             fd = _open_plain(above, name or b".")
@@ -68,6 +71,7 @@ def take(root: Path, path: bytes, limits: ReadLimits | None = None) -> Taken:
         message = f"{shown(path)!r} is held by a process of the sandbox: nobody else may open it"
         raise ConflictError(message) from error
     except OSError as error:
+        reason(error)
         raise NotFoundError("file", f"/workspace/{shown(path)}") from error
     try:
         return _judged(fd, limits)
@@ -91,7 +95,7 @@ def _open_plain(folder: int, name: bytes) -> int:
         if _is_plain(os.fstat(fd)):
             return fd
         os.close(fd)
-    raise FileNotFoundError(name)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def _is_plain(about: os.stat_result) -> bool:

@@ -21,7 +21,7 @@ from director.domain.errors import (
     UnavailableError,
     ValidationError,
 )
-from director.domain.trees import PathError, normalise
+from director.domain.trees import PathError
 from director.endpoint.passes import Passes, Verb
 from director.sandbox.runtime import SandboxNotFoundError, SandboxRuntime
 from director.streaming import Streamed
@@ -90,14 +90,13 @@ class Routes:
             return take(Path(self._runtime.workspace(sandbox_id).path()), path)
         except SandboxNotFoundError as error:
             raise ConflictError(error.message) from error
+        except PathError as error:
+            raise ValidationError(f"path: {error}") from None
 
 
 def _path(request: Request) -> bytes:
     """The path as its bytes are, which no decoding has changed."""
-    try:
-        return normalise(unquote_to_bytes(request.url.query.removeprefix("path=")))
-    except PathError as error:
-        raise ValidationError(f"path: {error}") from None
+    return unquote_to_bytes(request.url.query.removeprefix("path="))
 
 
 class _Transfer(Streamed):

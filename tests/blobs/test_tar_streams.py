@@ -12,7 +12,7 @@ import pytest
 from director.blobs.reading import ReadLimits
 from director.blobs.tar_streams import BLOCK, take
 from director.domain.errors import BrokenOffError, NotFoundError, PayloadTooLargeError
-from director.domain.trees import MAX_DEPTH
+from director.domain.trees import MAX_DEPTH, PathError
 
 LONG = b"long" * 40
 
@@ -104,6 +104,9 @@ def test_what_lies_below_is_taken_alone_and_through_no_link(source: Path, tmp_pa
     os.mkfifo(source / "fifo")
     for path in (b"link/er", b"link", b"out/er", b"nothing", b"beside/x", b"fifo"):
         with pytest.raises(NotFoundError):
+            take(source, path)
+    for path in (b"..", b"deep/../../outside", b"/etc", b"nul\0"):
+        with pytest.raises(PathError):
             take(source, path)
 
 

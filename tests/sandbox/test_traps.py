@@ -1,7 +1,9 @@
 """Files that a sandbox lays for whoever reads them from the host, who is root: nothing is followed,
 nothing blocks, and nothing of the host's comes out. Needs python3 in the image."""
 
+import io
 import os
+import tarfile
 import threading
 import time
 from pathlib import Path
@@ -11,9 +13,15 @@ from support.waiting import until
 
 from director.blobs.captures import capture
 from director.blobs.store import LocalBlobs
+from director.blobs.tar_streams import take
 from director.blobs.trees import materialize
-from director.domain.errors import DirectorError, PayloadTooLargeError
-from director.domain.trees import Entry, Tree
+from director.domain.errors import (
+    ConflictError,
+    DirectorError,
+    NotFoundError,
+    PayloadTooLargeError,
+)
+from director.domain.trees import Entry, PathError, Tree
 from director.sandbox.folders import sandbox_uid
 from director.sandbox.runtime import SandboxError
 
@@ -86,30 +94,43 @@ def blobs(tmp_path):
     return LocalBlobs(tmp_path / "blobs", fsync=False)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "link",
-        "folder",
-        "folder/secret",
-        "relative/secret",
-        "loop",
-        "root/etc/passwd",
-        "endless",
-        "wake",
-        "fifo",
-        "socket",
-        "whiteout",
-        "leased",
-        "deep/out/secret",
-        "../../../../etc/shadow",
-        "plain/../../../x",
-    ],
-)
+def tarred(root: Path) -> dict[str, bytes | None]:
+    """What comes of a folder as a tar: the contents of files, and None for what is none."""
+    taken = take(root, b"")
+    try:
+        content = io.BytesIO(b"".join(taken.blocks()))
+    finally:
+        taken.close()
+    with tarfile.open(fileobj=content) as tar:
+        return {m.name: tar.extractfile(m).read() if m.isreg() else None for m in tar}
+
+
+TRAPS = [
+    "link",
+    "folder",
+    "folder/secret",
+    "relative/secret",
+    "loop",
+    "root/etc/passwd",
+    "endless",
+    "wake",
+    "fifo",
+    "socket",
+    "whiteout",
+    "leased",
+    "deep/out/secret",
+    "../../../../etc/shadow",
+    "plain/../../../x",
+]
+
+
+@pytest.mark.parametrize("path", TRAPS)
 def test_a_trap_is_not_read(files, path):
     begun = time.monotonic()
     with pytest.raises(OSError):
         files.read(f"traps/{path}", 1 << 20)
+    with pytest.raises((NotFoundError, ConflictError, PathError)):
+        take(Path(files.path()), f"traps/{path}".encode())
     assert time.monotonic() - begun < 10
 
 
@@ -140,6 +161,18 @@ def test_a_capture_takes_plain_files_and_tells_what_it_left(files, blobs, canary
     assert "held by a process" in reasons["traps/leased"]
     kept = [blobs.get(entry.hash) for entry in found.tree.entries if entry.hash]
     assert kept == [b"mine", b"mine"]
+
+
+def test_a_tar_has_plain_files_and_links_and_waits_for_nothing(files):
+    begun = time.monotonic()
+    found = tarred(Path(files.path()))
+    assert time.monotonic() - begun < 20
+    assert {path for path, content in found.items() if content is not None} == {
+        "traps/plain",
+        "traps/shut",
+    }
+    assert {"traps/link", "traps/folder", "traps/deep/out"} <= set(found)
+    assert not {"traps/fifo", "traps/socket", "traps/leased"} & set(found)
 
 
 def test_owners_change_within_the_workspace_only(runtime, cell, files):
@@ -209,6 +242,7 @@ def test_a_folder_that_turns_into_a_link_and_back_all_the_time_leads_nowhere(
     def capturing():
         found = capture(root, blobs).tree.entries
         kept.update(blobs.get(entry.hash) for entry in found if entry.hash)
+        kept.update(tarred(root).values())
 
     def owning():
         runtime.own(sandbox)
@@ -225,7 +259,7 @@ def test_a_folder_that_turns_into_a_link_and_back_all_the_time_leads_nowhere(
             except (OSError, SandboxError, DirectorError):
                 continue  # what was there is no more, or is something else: it may say so
     assert tries > 50
-    assert read | kept <= {b"mine", b"given", b""}
+    assert read | kept <= {b"mine", b"given", b"", None}
     assert b"mine" in read
     runtime.remove(sandbox)
 
