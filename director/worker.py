@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import docker
@@ -21,6 +22,7 @@ from temporalio.worker import Interceptor, Worker
 from director.activities.alerts import Alerts
 from director.activities.checkpoints import Checkpoints
 from director.activities.closed import ClosedRuns
+from director.activities.collection import Collection
 from director.activities.commands import Commands
 from director.activities.enforcement import Enforcements
 from director.activities.executes import Executes
@@ -38,7 +40,8 @@ from director.activities.strays import Strays
 from director.activities.telling import Signals
 from director.activities.tending import Tending
 from director.activities.verifies import Verifies
-from director.blobs.store import LocalBlobs
+from director.blobs.places import open_blobs
+from director.blobs.store import Blobs, TouchedBlobs
 from director.domain import names
 from director.domain.alerts import AlertRules
 from director.domain.hosts import Capacity
@@ -50,6 +53,7 @@ from director.networks.filter import Names, PacketFilter
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
+from director.store.blobs import touch_now
 from director.store.database import AwayError
 from director.store.engine import Store
 from director.store.schema import SchemaError
@@ -79,7 +83,7 @@ class WorkerHost:
         self,
         client: Client,
         store: Store,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         runtime: SandboxRuntime,
         *,
         host_id: str,
@@ -95,6 +99,7 @@ class WorkerHost:
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors = interceptors
+        blobs = TouchedBlobs(blobs, partial(touch_now, store))
         sandboxes = Sandboxes(store, blobs, runtime, host_id, image, networks)
         commands, signals = Commands(sandboxes), Signals(client, asyncio.get_running_loop())
         self._steps = StepActivities(
@@ -107,6 +112,7 @@ class WorkerHost:
         closed, tending = ClosedRuns(sandboxes, signals), Tending(store, signals)
         strays = Strays(client, self._lifetimes)
         parts = [*tending.parts(), *strays.parts(), Retention(store, kept or Kept()).drop_old]
+        parts.append(Collection(store, blobs).collect)
         parts.append(Alerts(store, alerts or AlertRules()).raise_alerts)
         self._reconcile = ReconcileActivities(store, client, closed, parts)
         self._networks = networks
@@ -230,7 +236,7 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
     host = WorkerHost(
         client,
         store,
-        LocalBlobs(settings.home / "blobs"),
+        open_blobs(settings.blob_url),
         runtime,
         host_id=here,
         image=image,

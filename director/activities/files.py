@@ -1,5 +1,6 @@
 """Files of a sandbox that somebody made: put into its workspace from blobs, and taken out."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from director.activities.refusals import refusals_told
 from director.activities.sandboxes import DISK_FULL, Sandboxes
 from director.blobs import trees
 from director.blobs.captures import capture
+from director.blobs.contents import Contents
 from director.blobs.store import get_tree, put_tree
 from director.domain import names
 from director.domain.errors import (
@@ -57,9 +59,9 @@ class Files:
             else:
                 raise NotFoundError("file", f"/workspace/{asked.path}")
             hash = put_tree(self.sandboxes.blobs, tree)
-            found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash]
             with self.sandboxes.store.write() as session:
-                blobs.touch(session, [*found, (hash, 0)])
+                blobs.hold(session, hash, tree.blobs)
+                blobs.touch(session, [(hash, 0)])
         return FilesRead(tree=hash, is_file=kind == "file")
 
     def _file(self, workspace: Workspace, path: str) -> Tree:
@@ -67,8 +69,10 @@ class Files:
         if len(content) > MAX_FILE:
             message = f"the file is over {MAX_FILE} bytes: read it in parts, by a command"
             raise PayloadTooLargeError(message, limitBytes=MAX_FILE)
-        name, hash = path.rpartition("/")[2].encode(), self.sandboxes.blobs.put(content)
-        return Tree.of([Entry.file(name, 0o644, 0, len(content), hash)])
+        with Contents(self.sandboxes.blobs) as contents:
+            hash, size = contents.put(io.BytesIO(content))
+            name = path.rpartition("/")[2].encode()
+            return contents.tree([Entry.file(name, 0o644, 0, size, hash)])
 
     def _folder(self, workspace: Workspace, path: str, beat: Beat) -> Tree:
         root, below = Path(workspace.path()), path.encode()

@@ -17,7 +17,8 @@ from director.api.envelope import Answer, answer
 from director.api.errors import documented, refused
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.state import BlobsDep, GatewayDep, StoreDep
-from director.blobs.store import CHUNK, Blobs, get_tree, put_tree
+from director.blobs.contents import Contents, Reading
+from director.blobs.store import Blobs, get_tree, put_tree
 from director.domain.errors import (
     ConflictError,
     NotFoundError,
@@ -95,11 +96,11 @@ async def write(
     where = _path(path)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        size = await receive(request, file, limit)
-        tree = await asyncio.to_thread(_tree, file, size, where, kind in _ARCHIVES, blobs)
+        await receive(request, file, limit)
+        tree = await asyncio.to_thread(_tree, file, where, kind in _ARCHIVES, blobs)
     hash = await asyncio.to_thread(put_tree, blobs, tree)
-    found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
-    await store.run(lambda session: blob_rows.touch(session, [*found, (hash, 0)]))
+    await store.run(lambda session: blob_rows.hold(session, hash, tree.blobs))
+    await store.run(lambda session: blob_rows.touch(session, [(hash, 0)]))
     asked = WriteFiles(sandbox_id=sandbox_id, tree=hash)
     return answer(await gateway.write_files(asked, host_id, uuid4().hex))
 
@@ -128,33 +129,29 @@ async def read(
     if found.is_file:
         (entry,) = tree.entries
         headers = {**safe, "Content-Length": str(entry.size)}
-        content = _content(blobs, entry)
+        content = Reading(blobs).chunks(entry)
         return StreamingResponse(content, media_type="application/octet-stream", headers=headers)
     return StreamingResponse(_tar(blobs, tree), media_type="application/x-tar", headers=safe)
 
 
-def _tree(file: IO[bytes], size: int, where: bytes, archive: bool, blobs: Blobs) -> Tree:
+def _tree(file: IO[bytes], where: bytes, archive: bool, blobs: Blobs) -> Tree:
     if archive:
         found = read_upload(file, blobs)
         under = where + b"/" if where else b""
         return Tree.of(entry.moved(under + entry.raw_path) for entry in found.entries)
     if not where:
         raise refused("path", "names the workspace itself: name a file, or send a tar")
-    hash = blobs.put_stream(file)
-    return Tree.of([Entry.file(where, 0o644, time.time_ns(), size, hash)])
-
-
-def _content(blobs: Blobs, entry: Entry) -> Iterator[bytes]:
-    with blobs.open(entry.hash or "") as content:
-        while block := content.read(CHUNK):
-            yield block
+    with Contents(blobs) as contents:
+        hash, size = contents.put(file)
+        return contents.tree([Entry.file(where, 0o644, time.time_ns(), size, hash)])
 
 
 def _tar(blobs: Blobs, tree: Tree) -> Iterator[bytes]:
+    reading = Reading(blobs)
     for entry in tree.entries:
         yield _member(entry).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         if entry.kind == "file":
-            yield from _content(blobs, entry)
+            yield from reading.chunks(entry)
             yield b"\0" * (-entry.size % tarfile.BLOCKSIZE)
     yield b"\0" * tarfile.RECORDSIZE
 

@@ -5,22 +5,27 @@ Every step goes by a descriptor of the folder above and never through a symbolic
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from director.blobs.contents import SMALL, Contents
 from director.blobs.folders import FOLDER, opened
 from director.blobs.store import CHUNK, Blobs
 from director.domain.errors import PayloadTooLargeError
-from director.domain.trees import MAX_DEPTH, Entry, Tree, shown
+from director.domain.trees import HOLE, MAX_DEPTH, Entry, Piece, Tree, shown
 
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _ZEROS = bytes(CHUNK)
 
-_THREADS = 2
-"""Measured on 2 cores: 2 take half the time of 1, with and without fsync; more gain nothing."""
+_SETTLED_NS = 2 * 10**9
+"""A file whose inode changed later than so long before a capture may change again in the same tick
+of the clock: the next capture reads it again, whatever its times are."""
+
+_WASTE = 2
+"""A tree whose blobs are so many times as large as what it uses of them is taken anew."""
 
 _REASONS = {
     errno.ENOENT: "vanished while the folder was read",
@@ -50,12 +55,30 @@ class Skipped:
     reason: str
 
 
+class Stamp(NamedTuple):
+    """What tells that a file was not written to: a process can set the time of its content, but
+    not that of its inode."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, about: os.stat_result) -> "Stamp":
+        """The stamp of a file."""
+        return cls(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
 @dataclass(frozen=True)
 class Captured:
     """A folder as a tree, and what of it could not be taken."""
 
     tree: Tree
     skipped: list[Skipped]
+    stamps: Mapping[bytes, Stamp]
+    """Of files that the next capture need not read again, by their paths."""
 
 
 def _go_on() -> None:
@@ -69,22 +92,22 @@ def capture(
     check: Callable[[], None] = _go_on,
     *,
     below: bytes = b"",
+    previous: Captured | None = None,
 ) -> Captured:
     """Read a folder into blobs, or only one that lies `below` it, to which no link leads. A file
-    that changes meanwhile is taken as it was read.
+    that changes meanwhile is taken as it was read. What is as it was at a `previous` capture of the
+    same folder is not read again: its blobs must still be there.
 
-    `check` is called for every entry and every chunk, from several threads at once; what it raises
-    ends the capture and comes out as it is. Special files, and what may not be read or vanishes,
-    are told in `skipped`. Raises PayloadTooLargeError over the limits, and OSError if the folder or
-    the disk cannot be read."""
-    watch = _Watch(check)
-    with opened(_descended(root, below)) as fd, ThreadPoolExecutor(_THREADS) as pool:
-        walk = _Walk(blobs, limits or CaptureLimits(), pool, watch)
-        with watch.noting():
-            walk.folder(fd, b"", depth=0)
-    watch.raise_noted()
+    `check` is called for every entry and every chunk; what it raises ends the capture and comes out
+    as it is. Special files, and what may not be read or vanishes, are told in `skipped`. Raises
+    PayloadTooLargeError over the limits, and OSError if the folder or the disk cannot be read."""
+    before = _Before(previous)
+    with opened(_descended(root, below)) as fd, Contents(blobs, before.known) as contents:
+        walk = _Walk(contents, limits or CaptureLimits(), check, before)
+        walk.folder(fd, b"", depth=0)
+        tree = contents.tree(walk.entries, before.sizes)
     skipped = sorted(walk.skipped, key=lambda skip: skip.path)
-    return Captured(Tree.of(walk.entries), skipped)
+    return Captured(tree, skipped, walk.stamps)
 
 
 def _descended(root: Path, below: bytes) -> int:
@@ -95,85 +118,71 @@ def _descended(root: Path, below: bytes) -> int:
     return fd
 
 
-class _StoppedError(Exception):
-    """Unwinds a thread, since another one, or its own check, has failed."""
+class _Before:
+    """What an earlier capture of the folder found."""
+
+    def __init__(self, previous: Captured | None) -> None:
+        if previous is not None and _is_wasteful(previous.tree):
+            previous = None
+        self._entries = previous.tree.entries if previous else ()
+        self._by_path = {entry.raw_path: entry for entry in self._entries}
+        self._stamps = previous.stamps if previous else {}
+        self.sizes = previous.tree.sizes if previous else {}
+
+    def same(self, path: bytes, stamp: Stamp) -> Entry | None:
+        """The entry of a file that has not changed since."""
+        return self._by_path.get(path) if self._stamps.get(path) == stamp else None
+
+    def known(self) -> dict[str, tuple[Piece, ...]]:
+        """Where contents lie already."""
+        return {entry.hash: entry.content for entry in self._entries if entry.hash}
 
 
-class _Watch:
-    """Ends all the threads of a capture after the first failure in one, and keeps that failure."""
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        self._check = check
-        self._noted: BaseException | None = None
-
-    def __call__(self) -> None:
-        if self._noted is None:
-            with self.noting():
-                self._check()
-        if self._noted is not None:
-            raise _StoppedError
-
-    @contextmanager
-    def noting(self) -> Iterator[None]:
-        """Keep what is raised inside, unless there is a failure already, and go on behind."""
-        try:
-            yield
-        except BaseException as error:
-            if self._noted is None:
-                self._noted = error
-
-    def raise_noted(self) -> None:
-        """Raise the failure, if there was one, as it was raised first."""
-        if self._noted is not None:
-            raise self._noted
+def _is_wasteful(tree: Tree) -> bool:
+    """Whether packs are kept for the sake of a few files in them."""
+    used = {piece for entry in tree.entries for piece in entry.pieces if piece.blob != HOLE}
+    return sum(tree.sizes.values()) > _WASTE * sum(piece.size for piece in used)
 
 
 @dataclass
 class _Walk:
     """One reading of a folder: what was found so far."""
 
-    blobs: Blobs
+    contents: Contents
     limits: CaptureLimits
-    pool: ThreadPoolExecutor
-    watch: _Watch
+    check: Callable[[], None]
+    before: _Before
     entries: list[Entry] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    stamps: dict[bytes, Stamp] = field(default_factory=dict)
+    settled_ns: int = field(default_factory=lambda: time.time_ns() - _SETTLED_NS)
     entries_seen: int = 0
     bytes_seen: int = 0
 
     def folder(self, fd: int, path: bytes, depth: int) -> None:
-        files: list[tuple[bytes, int]] = []
+        """Take what lies in a folder, in the order of names: equal folders fill equal packs."""
         folders: list[bytes] = []
         for name, about in self._listing(fd, path):
+            self.check()
+            inner = _below(path, name)
             if depth == MAX_DEPTH:
-                self._skip(_below(path, name), f"is nested deeper than {MAX_DEPTH} levels")
+                self._skip(inner, f"is nested deeper than {MAX_DEPTH} levels")
             elif stat.S_ISREG(about.st_mode):
-                files.append((name, about.st_size))
+                self._take(self._unread(inner, about) or self._file(fd, name, inner))
             elif stat.S_ISDIR(about.st_mode):
                 folders.append(name)
             else:
-                self._take(_link_or_skip(fd, name, _below(path, name), about))
-        self._files(fd, path, files)
+                self._take(_link_or_skip(fd, name, inner, about))
         for name in folders:
             self._subfolder(fd, name, _below(path, name), depth + 1)
 
-    def _files(self, fd: int, path: bytes, files: list[tuple[bytes, int]]) -> None:
-        """Read files in the pool. No thread is left behind that would use `fd` once it is shut."""
-        shared = iter(files)
-        threads = range(min(_THREADS, len(files)))
-        readers = [self.pool.submit(self._read_files, fd, path, shared) for _ in threads]
-        with self.watch.noting():
-            wait(readers)
-        wait(readers)  # an interruption of the first wait is noted, and lets the readers end
-        self.watch()
+    def _unread(self, path: bytes, about: os.stat_result) -> Entry | None:
+        stamp = Stamp.of(about)
+        if (entry := self.before.same(path, stamp)) is not None:
+            self.stamps[path] = stamp
+        return entry
 
-    def _read_files(self, fd: int, path: bytes, shared: Iterator[tuple[bytes, int]]) -> None:
-        with self.watch.noting():
-            for name, size in shared:
-                self._take(self._read_file(fd, name, _below(path, name), size))
-
-    def _read_file(self, folder: int, name: bytes, path: bytes, size: int) -> Entry | Skipped:
-        self.watch()
+    def _file(self, folder: int, name: bytes, path: bytes) -> Entry | Skipped:
         try:
             fd = os.open(name, _FILE, dir_fd=folder)
         except OSError as error:
@@ -182,14 +191,22 @@ class _Walk:
             about = os.fstat(fd)
             if not stat.S_ISREG(about.st_mode):
                 return Skipped(shown(path), _REASONS[errno.ENXIO])
-            head = _Head(fd, size, self.watch)
-            hash = self.blobs.put_stream(head)
-            return Entry.file(path, about.st_mode, about.st_mtime_ns, head.count, hash)
+            if about.st_ctime_ns < self.settled_ns:
+                self.stamps[path] = Stamp.of(about)
+            hash, size = self._content(fd, about.st_size)
+            return Entry.file(path, about.st_mode, about.st_mtime_ns, size, hash)
 
-    def _listing(self, fd: int, path: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    def _content(self, fd: int, size: int) -> tuple[str, int]:
+        if size <= SMALL:
+            content = os.pread(fd, size, 0)
+            return self.contents.put_small(content), len(content)
+        return self.contents.put_large(_Head(fd, size, self.check))
+
+    def _listing(self, fd: int, path: bytes) -> list[tuple[bytes, os.stat_result]]:
+        listing = []
         with os.scandir(fd) as found:
             for item in found:
-                self.watch()
+                self.check()
                 name = os.fsencode(item.name)
                 try:
                     about = item.stat(follow_symlinks=False)
@@ -197,7 +214,9 @@ class _Walk:
                     self._skip(_below(path, name), _reason(error))
                     continue
                 self._count(about, _below(path, name))
-                yield name, about
+                listing.append((name, about))
+        listing.sort(key=lambda one: one[0])
+        return listing
 
     def _count(self, about: os.stat_result, path: bytes) -> None:
         self.entries_seen += 1
@@ -270,15 +289,15 @@ class _Head:
     as it was when it was met: to ask again for every chunk would let a file of countless extents
     cost their number each time."""
 
-    def __init__(self, fd: int, size: int, watch: Callable[[], None]) -> None:
+    def __init__(self, fd: int, size: int, check: Callable[[], None]) -> None:
         self._fd = fd
         self._size = size
-        self._watch = watch
+        self._check = check
         self._hole_end = 0
         self.count = 0
 
     def read(self, size: int, /) -> bytes:
-        self._watch()
+        self._check()
         size = min(size, self._size - self.count, CHUNK)
         if size and self._hole_end <= self.count:
             self._hole_end = _next_data(self._fd, self.count)
