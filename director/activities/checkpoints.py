@@ -24,7 +24,9 @@ from director.store import blobs, checkpoints, standing, steps
 from director.store.engine import Store
 from director.store.tables import CheckpointRow
 
-_KEPT = 16
+_KEPT = 64
+_ENTRIES = 400_000
+"""In all captures that are remembered: some 500 bytes of memory each."""
 
 
 class Previous:
@@ -49,12 +51,15 @@ class Previous:
         return captured
 
     def keep(self, sandbox: str, checkpoint_id: str, captured: Captured) -> None:
-        """Remember a capture, and forget the one that was asked for longest ago."""
+        """Remember a capture, and forget those that were made longest ago."""
         with self._lock:
             self._kept[sandbox] = checkpoint_id, captured
             self._kept.move_to_end(sandbox)
-            while len(self._kept) > _KEPT:
+            while len(self._kept) > _KEPT or self._entries() > _ENTRIES:
                 self._kept.popitem(last=False)
+
+    def _entries(self) -> int:
+        return sum(len(captured.tree.entries) for _, captured in self._kept.values())
 
 
 @dataclass(frozen=True)
