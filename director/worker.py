@@ -41,7 +41,8 @@ from director.activities.telling import Signals
 from director.activities.tending import Tending
 from director.activities.verifies import Verifies
 from director.blobs.places import open_blobs
-from director.blobs.store import Blobs, TouchedBlobs
+from director.blobs.store import Blobs
+from director.blobs.touched import TouchedBlobs
 from director.domain import names
 from director.domain.alerts import AlertRules
 from director.domain.hosts import Capacity

@@ -43,7 +43,7 @@ from director.api.once import Answered, Desk
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
 from director.blobs.places import open_blobs
-from director.blobs.store import TouchedBlobs
+from director.blobs.touched import TouchedBlobs
 from director.domain.lifetimes import Terms
 from director.settings import Settings
 from director.store.blobs import touch_now

@@ -35,7 +35,7 @@ class Contents:
 
     def __init__(self, blobs: Blobs, known: Callable[[], Mapping[str, Pieces]] = dict) -> None:
         """`known` tells where contents lie already; it is asked only if there is anything new."""
-        self._blobs = blobs
+        self._batch = blobs.batch()
         self._ask_known = known
         self._known: Mapping[str, Pieces] | None = None
         self._pool = ThreadPoolExecutor(_THREADS)
@@ -51,6 +51,7 @@ class Contents:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
+        self._batch.drop()
 
     def put(self, reader: Reader) -> tuple[str, int]:
         """Take a content of any length, in constant memory; gives its hash and size."""
@@ -94,6 +95,7 @@ class Contents:
         found = {hash: _cut(chunks) for hash, chunks in self._cut.items()}
         for hash, (pack, offset, size) in self._packed.items():
             found[hash] = (Piece(pack.blob(), offset, size),)
+        self._batch.finish()
         known = self._known or {}
 
         def placed(entry: Entry) -> Entry:
@@ -134,7 +136,7 @@ class Contents:
             raise self._failure
 
     def _put(self, content: bytes) -> str:
-        hash = self._blobs.put(content)
+        hash = self._batch.put(content)
         self._sizes[hash] = len(content)
         return hash
 

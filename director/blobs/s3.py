@@ -1,9 +1,10 @@
 """Blobs in a bucket of S3, or of anything that speaks as S3 does."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
@@ -47,7 +48,8 @@ class S3Blobs(Frames):
                     if found["last_modified"] < before:
                         yield found["path"].rpartition("/")[2]
 
-    def _has(self, hash: str) -> bool:
+    def has(self, hash: str) -> bool:
+        """Whether there is a blob of a name that is one."""
         try:
             with self._told():
                 obstore.head(self._store, _path(hash))
@@ -62,9 +64,13 @@ class S3Blobs(Frames):
         except FileNotFoundError:
             raise NotFoundError("blob", hash) from None
 
-    def _write(self, hash: str, frame: bytes) -> None:
+    def stage(self, hash: str, frame: bytes) -> None:
+        """Write a frame; a bucket has it whole, and safe, or not at all."""
         with self._told():
             obstore.put(self._store, _path(hash), frame)
+
+    def settle(self, staged: Mapping[str, Path | None]) -> None:
+        """All is done."""
 
     def _remove(self, hash: str) -> None:
         with self._told(), suppress(FileNotFoundError):

@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Protocol
 import zstandard
 
 from director.domain import manifests
-from director.domain.errors import DirectorError, NotFoundError
+from director.domain.errors import DirectorError, NotFoundError, UnavailableError
 from director.domain.trees import Tree, TreeError
 
 CHUNK = 4 * 1024 * 1024
@@ -60,8 +60,26 @@ class Rejoined:
         return head
 
 
+class Puts(Protocol):
+    """Contents that become safe together, which costs much less than one by one."""
+
+    def put(self, content: bytes) -> str:
+        """Take a content and tell its hash; from several threads at once."""
+
+    def finish(self) -> None:
+        """Make all of them safe from a power cut, and only then to be found. Raises
+        UnavailableError where one that was there already has been removed meanwhile."""
+
+    def drop(self) -> None:
+        """Forget those that were not finished."""
+
+
 class Blobs(Protocol):
     """Where contents are kept. Every method may be called from several threads at once."""
+
+    def batch(self, met: "Met | None" = None) -> Puts:
+        """Begin to keep many contents. One that is there already is told to `met` before it is
+        relied on."""
 
     def put(self, content: bytes) -> str:
         """Keep a content and tell its hash. Idempotent; when it returns, a power cut loses
@@ -86,8 +104,8 @@ class Frames(ABC):
     def put(self, content: bytes) -> str:
         """Keep a content and tell its hash."""
         hash = hashlib.sha256(content).hexdigest()
-        if not self._has(hash):
-            self._write(hash, zstandard.ZstdCompressor(level=_LEVEL).compress(content))
+        if not self.has(hash):
+            self._write(hash, compressed(content))
         return hash
 
     def get(self, hash: str) -> bytes:
@@ -96,9 +114,13 @@ class Frames(ABC):
             raise NotFoundError("blob", hash)
         return _checked(self._read(hash), hash)
 
+    def batch(self, met: "Met | None" = None) -> "Batch":
+        """Begin to keep many contents."""
+        return Batch(self, met)
+
     def exists(self, hash: str) -> bool:
         """Tell whether there is a blob of that name, without reading it."""
-        return bool(_HASH.fullmatch(hash)) and self._has(hash)
+        return bool(_HASH.fullmatch(hash)) and self.has(hash)
 
     def delete(self, hash: str) -> None:
         """Remove a blob, if it is there."""
@@ -110,18 +132,64 @@ class Frames(ABC):
         """Every blob that was written so long ago, in no order."""
 
     @abstractmethod
-    def _has(self, hash: str) -> bool: ...
+    def has(self, hash: str) -> bool:
+        """Whether there is a blob of a name that is one."""
+
+    @abstractmethod
+    def stage(self, hash: str, frame: bytes) -> Path | None:
+        """Take a frame; it need not be safe yet, nor to be found."""
+
+    @abstractmethod
+    def settle(self, staged: Mapping[str, Path | None]) -> None:
+        """Make frames that were staged safe from a power cut, and then to be found."""
+
+    def _write(self, hash: str, frame: bytes) -> None:
+        self.settle({hash: self.stage(hash, frame)})
 
     @abstractmethod
     def _read(self, hash: str) -> bytes:
         """The frame. Raises NotFoundError."""
 
     @abstractmethod
-    def _write(self, hash: str, frame: bytes) -> None:
-        """Keep a frame, safe from a power cut."""
-
-    @abstractmethod
     def _remove(self, hash: str) -> None: ...
+
+
+class Batch:
+    """Contents for a store of frames that become safe together."""
+
+    def __init__(self, store: Frames, met: "Met | None") -> None:
+        self._store, self._met = store, met
+        self._there: set[str] = set()
+        self._staged: dict[str, Path | None] = {}
+
+    def put(self, content: bytes) -> str:
+        """Take a content and tell its hash."""
+        hash = hashlib.sha256(content).hexdigest()
+        if self._is_there(hash, len(content)):
+            self._there.add(hash)
+        elif hash not in self._staged:
+            self._staged[hash] = self._store.stage(hash, compressed(content))
+        return hash
+
+    def _is_there(self, hash: str, size: int) -> bool:
+        if not self._store.has(hash):
+            return False
+        if self._met is not None:
+            self._met({hash: size})
+        return self._met is None or self._store.has(hash)
+
+    def finish(self) -> None:
+        """Make all of them safe from a power cut, and only then to be found."""
+        self._store.settle(self._staged)
+        self._staged = {}
+        if gone := [hash for hash in self._there if not self._store.has(hash)]:
+            raise UnavailableError(f"blob {gone[0]} was removed while it was put; try again")
+
+    def drop(self) -> None:
+        """Forget those that were not finished."""
+        for path in self._staged.values():
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
 class LocalBlobs(Frames):
@@ -146,7 +214,8 @@ class LocalBlobs(Frames):
     def _path(self, hash: str) -> Path:
         return self._root / hash[:2] / hash
 
-    def _has(self, hash: str) -> bool:
+    def has(self, hash: str) -> bool:
+        """Whether there is a blob of a name that is one."""
         return self._path(hash).exists()
 
     def _read(self, hash: str) -> bytes:
@@ -155,51 +224,49 @@ class LocalBlobs(Frames):
         except FileNotFoundError:
             raise NotFoundError("blob", hash) from None
 
-    def _write(self, hash: str, frame: bytes) -> None:
-        """Give a finished file its name. Two writers of one content may meet here: both are right,
-        since a name stands for one content only."""
-        path = self._path(hash)
-        with tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as file:
-            try:
-                file.write(frame)
-                file.flush()
-                self._sync(file.fileno())
-                if not path.parent.exists():
-                    path.parent.mkdir(exist_ok=True)
-                    self._sync_folder(self._root)
-                Path(file.name).replace(path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
-        self._sync_folder(path.parent)
+    def stage(self, hash: str, frame: bytes) -> Path:
+        """Write a frame aside. The disk begins to write at once, so that not all is left to the
+        end; several of one content do not disturb each other."""
+        with tempfile.NamedTemporaryFile(dir=self._tmp, prefix=hash[:8], delete=False) as file:
+            file.write(frame)
+            file.flush()
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return Path(file.name)
+
+    def settle(self, staged: Mapping[str, Path | None]) -> None:
+        """Sync all files, then give them their names, then sync their folders: the disk's journal
+        is written a few times, not for every file. Two writers of one content may meet here: both
+        are right, since a name stands for one content only."""
+        folders = {self._path(hash).parent for hash in staged}
+        for path in staged.values():
+            self._sync(path)
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        for hash, path in staged.items():
+            if path is not None:
+                path.replace(self._path(hash))
+        for folder in [*folders, self._root] if folders else []:
+            self._sync(folder)
 
     def _remove(self, hash: str) -> None:
         self._path(hash).unlink(missing_ok=True)
 
-    def _sync(self, fd: int) -> None:
-        if self._fsync:
-            os.fsync(fd)
-
-    def _sync_folder(self, folder: Path) -> None:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._sync(fd)
-        finally:
-            os.close(fd)
+    def _sync(self, path: Path | None) -> None:
+        if self._fsync and path is not None:
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
-class TouchedBlobs:
-    """A store whose blobs are noted, by hash and size, before anybody relies on them: collection
-    spares what was noted not long ago."""
+def compressed(content: bytes) -> bytes:
+    """A content as it is stored."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
-    def __init__(self, blobs: Blobs, touch: Callable[[str, int], None]) -> None:
-        self._blobs, self._touch = blobs, touch
-        self.get, self.exists = blobs.get, blobs.exists
-        self.delete, self.names = blobs.delete, blobs.names
 
-    def put(self, content: bytes) -> str:
-        """Keep a content and tell its hash; it is noted before it is looked for."""
-        self._touch(hashlib.sha256(content).hexdigest(), len(content))
-        return self._blobs.put(content)
+Met = Callable[[Mapping[str, int]], None]
+"""Takes note of blobs, by hash with their sizes."""
 
 
 def _old(folder: Path, before: float) -> Iterator[Path]:

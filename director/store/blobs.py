@@ -31,10 +31,10 @@ def touch(session: Session, blobs: Iterable[tuple[str, int]]) -> None:
         )
 
 
-def touch_now(store: Store, hash: str, size: int) -> None:
-    """Touch a blob in a transaction of its own."""
+def touch_now(store: Store, blobs: Mapping[str, int]) -> None:
+    """Touch blobs, by hash with their sizes, in a transaction of its own."""
     with store.write() as session:
-        touch(session, [(hash, size)])
+        touch(session, blobs.items())
 
 
 def hold(session: Session, holder: str, blobs: Mapping[str, int]) -> None:

@@ -16,10 +16,10 @@ from director.blobs.store import (
     BlobCorruptError,
     Frames,
     LocalBlobs,
-    TouchedBlobs,
     get_tree,
     put_tree,
 )
+from director.blobs.touched import TouchedBlobs
 from director.blobs.trees import DamagedError, materialize
 from director.domain.errors import NotFoundError, UnavailableError
 from director.domain.manifests import manifest
@@ -120,9 +120,29 @@ def test_writers_of_the_same_contents_do_not_disturb_each_other(any_blobs: Frame
 def test_a_blob_is_noted_before_it_is_looked_for(blobs: LocalBlobs) -> None:
     """Whoever removes it in between does no harm: it is written again."""
     hash = blobs.put(b"content")
-    touched = TouchedBlobs(blobs, lambda noted, size: blobs.delete(noted))
+    touched = TouchedBlobs(blobs, lambda noted: [blobs.delete(hash) for hash in noted] and None)
     assert touched.put(b"content") == hash
     assert touched.get(hash) == b"content"
+    batch = touched.batch()
+    assert batch.put(b"content") == hash
+    batch.finish()
+    assert touched.get(hash) == b"content"
+
+
+def test_many_blobs_become_safe_together(
+    any_blobs: Frames,
+) -> None:
+    batch = any_blobs.batch()
+    hashes = [batch.put(content) for content in (b"one", b"two", b"one")]
+    batch.finish()
+    assert [any_blobs.get(hash) for hash in hashes] == [b"one", b"two", b"one"]
+
+
+def test_nothing_is_left_of_blobs_that_are_dropped(blobs: LocalBlobs) -> None:
+    batch = blobs.batch()
+    assert not blobs.exists(batch.put(b"content"))
+    batch.drop()
+    assert [path for path in blobs._root.rglob("*") if path.is_file()] == []
 
 
 def test_a_tree_is_kept_as_its_manifest(any_blobs: Frames) -> None:

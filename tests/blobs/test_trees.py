@@ -469,7 +469,7 @@ def test_whatever_a_check_raises_comes_out_as_it_is(
 
 def test_a_failing_disk_ends_the_reading_of_the_other_files(source: Path, tmp_path: Path) -> None:
     class Full(LocalBlobs):
-        def put(self, content: bytes) -> str:
+        def stage(self, hash: str, frame: bytes) -> Path:
             raise OSError(errno.ENOSPC, "the disk is full")
 
     blobs = Full(tmp_path / "blobs", fsync=False)

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from sqlmodel import col, select, update
 
 from director.activities.collection import Collection
 from director.blobs.captures import capture
-from director.blobs.store import LocalBlobs, TouchedBlobs, get_tree, put_tree
+from director.blobs.store import LocalBlobs, get_tree, put_tree
+from director.blobs.touched import TouchedBlobs
 from director.domain.checkpoints import Manifest, Part
 from director.domain.sessions import SessionCreate
 from director.domain.times import utc_now
@@ -33,7 +35,7 @@ class Kept:
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
         self.local = LocalBlobs(folder / "blobs", fsync=False)
-        self.blobs = TouchedBlobs(self.local, lambda *blob: rows.touch_now(store, *blob))
+        self.blobs = TouchedBlobs(self.local, partial(rows.touch_now, store))
 
     def collect(self, age: timedelta = timedelta(hours=24)) -> None:
         assert Collection(self.store, self.blobs, age).collect_for(30)
@@ -137,7 +139,7 @@ def test_a_writer_that_meets_collection_has_its_blob_afterwards(kept: Kept, url:
         with ThreadPoolExecutor(1) as pool:
             with kept.store.write() as session:
                 assert rows.drop(session, hash, utc_now())
-                theirs = TouchedBlobs(kept.local, lambda *blob: rows.touch_now(other, *blob))
+                theirs = TouchedBlobs(kept.local, partial(rows.touch_now, other))
                 writing = pool.submit(theirs.put, b"content")
                 with pytest.raises(TimeoutError):
                     writing.result(0.2)
@@ -155,7 +157,7 @@ def test_a_blob_that_is_touched_before_it_is_removed_stays(kept: Kept) -> None:
     kept.age()
     with kept.store.read() as session:
         assert rows.unused(session, utc_now(), 10) == [hash]
-    rows.touch_now(kept.store, hash, 7)
+    rows.touch_now(kept.store, {hash: 7})
     with kept.store.write() as session:
         assert not rows.drop(session, hash, utc_now() - timedelta(hours=1))
 
@@ -192,7 +194,7 @@ def test_collection_races_writers_of_checkpoints_and_none_loses_a_blob(
 
     def write(number: int) -> None:
         store = stores[1]
-        blobs = TouchedBlobs(kept.local, lambda *blob: rows.touch_now(store, *blob))
+        blobs = TouchedBlobs(kept.local, partial(rows.touch_now, store))
         for turn in range(40):
             began[number] = utc_now()
             tree = capture(sources[(number + turn) % 3], blobs).tree
