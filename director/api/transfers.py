@@ -36,6 +36,10 @@ _AWAY = (
     " needs DIRECTOR_WORKER_ADDRESS. Try it again"
 )
 
+_REFUSED = (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+_DISTRUSTED = "the sandbox's host does not trust the API: have both the same DIRECTOR_SECRET_KEY?"
+_FAILED = "the sandbox's host could not read it now: its log says why. Try it again"
+
 
 @dataclass
 class Transfer:
@@ -122,10 +126,9 @@ def _refused(response: httpx.Response) -> DirectorError:
         return _BusyError(message)
     error = refusal(code, message, told.get("details", {}))
     if error is None:
-        log.error("a worker refused what it was asked for", status=response.status_code, why=told)
-        error = HostAwayError(
-            "the sandbox's host did not do it; have API and worker the same DIRECTOR_SECRET_KEY?"
-        )
+        status = response.status_code
+        log.error("a worker did not do what it was asked for", status=status, why=told)
+        error = HostAwayError(_DISTRUSTED if status in _REFUSED else _FAILED)
     return error
 
 

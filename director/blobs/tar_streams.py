@@ -2,6 +2,7 @@
 
 However large it is, it costs a few hundred KiB of memory, and a descriptor for each level."""
 
+import errno
 import os
 import stat
 import tarfile
@@ -87,7 +88,7 @@ def _open_plain(folder: int, name: bytes) -> int:
         if _is_plain(os.fstat(fd)):
             return fd
         os.close(fd)
-    raise FileNotFoundError(name)
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
 
 def _is_plain(about: os.stat_result) -> bool:

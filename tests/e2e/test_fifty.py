@@ -1,7 +1,9 @@
 """Fifty sandboxes at once, and what the host has of them afterwards: nothing."""
 
+import os
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,13 +43,13 @@ class Traces:
         """What is there of those, and what the host had not before."""
         folder = Path(self._director.home, "sandboxes")
         mounts = Path("/proc/self/mountinfo").read_text()
-        groups = [place for place in Path("/sys/fs/cgroup").glob("**/docker*/*") if place.is_dir()]
+        groups = [place for place in _groups() if place.name in self._ids]
         found = {
             "containers": self._director.containers(),
             "loops": disks.loops_below(self._director.home),
             "mounts": disks.mounts_below(self._director.home),
             "layers": [layer for layer in self._layers if layer in mounts],
-            "groups": [str(group) for group in groups if group.name in self._ids],
+            "groups": [str(group) for group in groups],
             "shims": [line for line in _processes() if any(id in line for id in self._ids)],
             "folders": [path.name for path in folder.iterdir()] if folder.exists() else [],
             "shared": sorted(self._shared() - self._before),
@@ -58,6 +60,13 @@ class Traces:
         links = subprocess.run(["ip", "-o", "link"], check=True, capture_output=True, text=True)
         names = {line.split(": ")[1] for line in links.stdout.splitlines()}
         return names | set(run_nft("list tables").splitlines())
+
+
+def _groups() -> Iterator[Path]:
+    """The control groups of containers; others may go while one looks."""
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        if Path(folder).name.startswith("docker"):
+            yield from (Path(folder, name) for name in names)
 
 
 def _processes() -> list[str]:
