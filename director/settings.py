@@ -13,6 +13,7 @@ from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Literal
 
+from director.blobs.places import check_url as check_blob_url
 from director.domain import networks
 from director.domain.addresses import Range
 from director.domain.alerts import AlertRules
@@ -39,6 +40,8 @@ class Settings:
     host: str
     port: int
     database_url: str = field(repr=False)
+    blob_url: str
+    """Where contents of files and outputs lie: `file:///PATH` or `s3://BUCKET/PREFIX`."""
     temporal_address: str
     temporal_namespace: str
     temporal_tls: bool
@@ -92,6 +95,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         host=env.get("DIRECTOR_HOST") or "127.0.0.1",
         port=_integer(env, "DIRECTOR_PORT", 8000, 1, 65535),
         database_url=_database_url(env, home),
+        blob_url=_blob_url(env, home),
         temporal_address=env.get("DIRECTOR_TEMPORAL_ADDRESS") or "127.0.0.1:7233",
         temporal_namespace=env.get("DIRECTOR_TEMPORAL_NAMESPACE") or "director",
         temporal_tls=_flag(env, "DIRECTOR_TEMPORAL_TLS"),
@@ -184,6 +188,15 @@ def _database_url(env: Mapping[str, str], home: Path) -> str:
         check_url(url)
     except ValueError as error:
         raise SettingsError(f"DIRECTOR_DATABASE_URL: {error}") from None
+    return url
+
+
+def _blob_url(env: Mapping[str, str], home: Path) -> str:
+    url = env.get("DIRECTOR_BLOB_URL") or (home / "blobs").as_uri()
+    try:
+        check_blob_url(url)
+    except ValueError as error:
+        raise SettingsError(f"DIRECTOR_BLOB_URL: {error}") from None
     return url
 
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from functools import partial
 from typing import TypeVar
 
 import docker
@@ -22,6 +23,7 @@ from temporalio.worker import Interceptor, Worker
 from director.activities.alerts import Alerts
 from director.activities.checkpoints import Checkpoints
 from director.activities.closed import ClosedRuns
+from director.activities.collection import Collection
 from director.activities.commands import Commands
 from director.activities.context import Ageing
 from director.activities.enforcement import Enforcements
@@ -40,7 +42,9 @@ from director.activities.strays import Strays
 from director.activities.telling import Signals
 from director.activities.tending import Tending
 from director.activities.verifies import Verifies
-from director.blobs.store import LocalBlobs
+from director.blobs.places import open_blobs
+from director.blobs.store import Blobs
+from director.blobs.touched import TouchedBlobs
 from director.domain import names
 from director.domain.alerts import AlertRules
 from director.domain.git import GitTerms
@@ -58,6 +62,7 @@ from director.networks.leased import LeasedNetworks
 from director.sandbox.docker import DockerRuntime
 from director.sandbox.runtime import SandboxRuntime
 from director.settings import Settings, SettingsError, private_home, read_settings
+from director.store.blobs import touch_now
 from director.store.database import AwayError
 from director.store.engine import Store
 from director.store.schema import SchemaError
@@ -91,7 +96,7 @@ class WorkerHost:
         self,
         client: Client,
         store: Store,
-        blobs: LocalBlobs,
+        blobs: Blobs,
         runtime: SandboxRuntime,
         *,
         host_id: str,
@@ -110,6 +115,7 @@ class WorkerHost:
     ) -> None:
         self._client, self._host_id, self._places = client, host_id, places
         self._interceptors, self._endpoint = interceptors, endpoint
+        blobs = TouchedBlobs(blobs, partial(touch_now, store))
         sandboxes = Sandboxes(
             store, blobs, runtime, host_id, image, networks, disk_mib, git or GitTerms()
         )
@@ -124,7 +130,7 @@ class WorkerHost:
         closed, tending = ClosedRuns(sandboxes, signals), Tending(store, signals)
         strays = Strays(client, self._lifetimes)
         parts = [*tending.parts(), *strays.parts(), Retention(store, kept or Kept()).drop_old]
-        parts.append(Ageing(store).drop_aged)
+        parts += [Ageing(store).drop_aged, Collection(store, blobs).collect]
         parts.append(Alerts(store, alerts or AlertRules()).raise_alerts)
         self._reconcile = ReconcileActivities(store, client, closed, parts)
         self._networks = networks
@@ -250,7 +256,7 @@ async def serve(settings: Settings, interceptors: Sequence[Interceptor] = ()) ->
     host = WorkerHost(
         client,
         store,
-        LocalBlobs(settings.home / "blobs"),
+        open_blobs(settings.blob_url),
         runtime,
         host_id=here,
         image=image,

@@ -26,6 +26,17 @@ def test_production_does_not_start_without_a_key() -> None:
         read_settings({"DIRECTOR_MODE": "production"})
 
 
+def test_blobs_are_in_the_home_or_where_a_url_says_that_holds_no_secret(tmp_path: Path) -> None:
+    home = {"DIRECTOR_HOME": str(tmp_path)}
+    assert read_settings(home).blob_url == (tmp_path / "blobs").as_uri()
+    there = home | {"DIRECTOR_BLOB_URL": "s3://bucket/prefix"}
+    assert read_settings(there).blob_url == "s3://bucket/prefix"
+    wrong = home | {"DIRECTOR_BLOB_URL": "s3://key:canary77@bucket"}
+    with pytest.raises(SettingsError, match="DIRECTOR_BLOB_URL: it takes no credentials") as raised:
+        read_settings(wrong)
+    assert "canary77" not in str(raised.value)
+
+
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(SettingsError, match="32 bytes"):
         read_settings({"DIRECTOR_SECRET_KEY": f"{KEY},short"})

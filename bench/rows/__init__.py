@@ -5,7 +5,17 @@ from dataclasses import dataclass
 
 from bench.bench import Bench
 from bench.figures import Row
-from bench.rows import commands, memory, requests, sandboxes, scale, startup, streams, workflows
+from bench.rows import (
+    checkpoints,
+    commands,
+    memory,
+    requests,
+    sandboxes,
+    scale,
+    startup,
+    streams,
+    workflows,
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,7 @@ ROWS = {
     "workflow": Group(workflows.measure),
     "sandbox": Group(sandboxes.measure, in_quick=False),
     "commands": Group(commands.measure, in_quick=False),
+    "checkpoints": Group(checkpoints.measure),
     "streams": Group(streams.measure),
     "requests": Group(requests.measure),
     "memory": Group(memory.measure, in_quick=False),

@@ -43,9 +43,9 @@ class Files:
             root = Path(self.sandboxes.runtime.workspace(asked.sandbox_id).path())
             tree = capture(root, self.sandboxes.blobs, check=beat.check).tree
             hash = put_tree(self.sandboxes.blobs, tree)
-            found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash]
             with self.sandboxes.store.write() as session:
-                blobs.touch(session, [*found, (hash, 0)])
+                blobs.hold(session, hash, tree.blobs)
+                blobs.touch(session, [(hash, 0)])
         return FilesCaptured(tree=hash)
 
 

@@ -18,7 +18,7 @@ from director.activities.sandboxes import NotPlacedError, Sandboxes
 from director.activities.telling import Signals
 from director.activities.verifies import Verifies
 from director.domain import names
-from director.domain.errors import DirectorError
+from director.domain.errors import DirectorError, UnavailableError
 from director.domain.failures import FailureCode, StepFailure
 from director.domain.runs import StepInput, StepOutcome, StepStatus
 from director.domain.steps import CheckpointStep, ExecuteStep, VerifyStep
@@ -159,6 +159,8 @@ def _ended_by(job: StepJob, error: Exception) -> StepDone:
             return StepDone(StepStatus.PENDING if host_id else StepStatus.QUEUED, host_id=host_id)
         case SandboxError(retryable=False):
             return _failed(job, StepFailure(FailureCode.SANDBOX_FAILED, error.message))
+        case UnavailableError():
+            raise error  # the blobs' store is away: the step waits for it, as for a database
         case DirectorError():
             return _failed(job, StepFailure(FailureCode.INTERNAL_ERROR, error.message))
     if isinstance(error, _PASSING):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from copy import copy
+from functools import partial
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -44,10 +45,12 @@ from director.api.once import Answered, Desk
 from director.api.openapi import install_openapi
 from director.api.tokens import Tokens
 from director.api.transfers import Transfers
-from director.blobs.store import LocalBlobs
+from director.blobs.places import open_blobs
+from director.blobs.touched import TouchedBlobs
 from director.domain.lifetimes import Terms
 from director.endpoint.passes import Passes
 from director.settings import Settings
+from director.store.blobs import touch_now
 from director.store.engine import Store
 from director.temporal.client import connect
 
@@ -136,7 +139,8 @@ def _lifespan(settings: Settings, gateway: Callable[[Client], Gateway]):  # type
         app.state.store, app.state.tokens, app.state.hub = store, tokens, hub
         app.state.gateway, app.state.desk = gateway(client), Desk(settings.secret_keys)
         app.state.transfers = Transfers(settings.home, Passes(settings.secret_keys))
-        app.state.blobs = LocalBlobs(settings.home / "blobs")
+        blobs = open_blobs(settings.blob_url)
+        app.state.blobs = TouchedBlobs(blobs, partial(touch_now, store))
         app.state.output_kept = settings.output_retention
         app.state.terms = Terms(
             sandboxes=settings.sandbox_quota,

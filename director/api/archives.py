@@ -148,7 +148,7 @@ def _refused(issue: str, member: str | None = None) -> ValidationError:
 
 def recorded(session: Session, row: ArchiveRow, tree: Tree) -> Reply:
     """Write an archive whose files are in blobs."""
-    files = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
-    blob_rows.touch(session, [*files, (row.tree, 0)])
+    blob_rows.hold(session, row.tree, tree.blobs)
+    blob_rows.hold(session, row.id, {row.tree: 0})
     session.add(row)
     return added("archives", Archive.model_validate(row))

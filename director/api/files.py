@@ -18,6 +18,7 @@ from director.api.principals import EditorDep, PrincipalDep
 from director.api.state import BlobsDep, GatewayDep, StoreDep, TransfersDep
 from director.api.transfers import Passed
 from director.api.waiting import by_host
+from director.blobs.contents import Contents
 from director.blobs.store import Blobs, put_tree
 from director.domain.errors import (
     ConflictError,
@@ -97,11 +98,11 @@ async def write(
     where = _path(path)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-        size = await receive(request, file, limit)
-        tree = await asyncio.to_thread(_tree, file, size, where, kind in _ARCHIVES, blobs)
+        await receive(request, file, limit)
+        tree = await asyncio.to_thread(_tree, file, where, kind in _ARCHIVES, blobs)
     hash = await asyncio.to_thread(put_tree, blobs, tree)
-    found = [(entry.hash, entry.size) for entry in tree.entries if entry.hash is not None]
-    await store.run(lambda session: blob_rows.touch(session, [*found, (hash, 0)]))
+    await store.run(lambda session: blob_rows.hold(session, hash, tree.blobs))
+    await store.run(lambda session: blob_rows.touch(session, [(hash, 0)]))
     asked = WriteFiles(sandbox_id=sandbox_id, tree=hash)
     call = partial(gateway.write_files, asked, host_id, uuid4().hex)
     return answer(await by_host(store, sandbox_id, call))
@@ -129,12 +130,14 @@ async def read(
     return Passed(await by_host(store, sandbox_id, asked))
 
 
-def _tree(file: IO[bytes], size: int, where: bytes, archive: bool, blobs: Blobs) -> Tree:
+def _tree(file: IO[bytes], where: bytes, archive: bool, blobs: Blobs) -> Tree:
     if archive:
         found = read_upload(file, blobs)
         under = where + b"/" if where else b""
-        return Tree.of(entry.moved(under + entry.raw_path) for entry in found.entries)
+        moved = (entry.moved(under + entry.raw_path) for entry in found.entries)
+        return Tree.of(moved, found.sizes)
     if not where:
         raise refused("path", "names the workspace itself: name a file, or send a tar")
-    hash = blobs.put_stream(file)
-    return Tree.of([Entry.file(where, 0o644, time.time_ns(), size, hash)])
+    with Contents(blobs) as contents:
+        hash, size = contents.put(file)
+        return contents.tree([Entry.file(where, 0o644, time.time_ns(), size, hash)])

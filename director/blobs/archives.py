@@ -14,8 +14,9 @@ from typing import IO, cast
 
 import zstandard
 
+from director.blobs.contents import Contents
 from director.blobs.members import ArchiveError, ArchiveLimits, Members
-from director.blobs.store import CHUNK, Blobs, Reader, read_fully
+from director.blobs.store import CHUNK, Blobs, Reader, Rejoined, read_fully
 from director.blobs.tars import read_tar
 from director.blobs.zips import read_zip
 from director.domain.trees import Tree
@@ -37,9 +38,15 @@ def read_archive(stream: Reader, blobs: Blobs, limits: ArchiveLimits | None = No
 
     Paths are resolved and must stay within the tree, so must symbolic links; hard links become
     copies; the last of two members of one path wins. Raises ArchiveError for everything else."""
-    members = Members(blobs, limits or ArchiveLimits())
+    with Contents(blobs) as contents:
+        members = Members(contents, limits or ArchiveLimits())
+        _read(stream, members)
+        return members.tree()
+
+
+def _read(stream: Reader, members: Members) -> None:
     head = read_fully(stream, 6)
-    rejoined = _Rejoined(head, stream)
+    rejoined = Rejoined(head, stream)
     if not head:
         raise ArchiveError("it is empty")
     if head.startswith(_ZIP):
@@ -47,25 +54,29 @@ def read_archive(stream: Reader, blobs: Blobs, limits: ArchiveLimits | None = No
     else:
         decoder = next((make for magic, make in _DECODERS.items() if head.startswith(magic)), None)
         read_tar(_Decoded(decoder(rejoined)) if decoder else rejoined, members)
-    return members.tree()
 
 
 def files_tree(files: dict[str, str], blobs: Blobs, limits: ArchiveLimits | None = None) -> Tree:
     """Make a tree of texts by path. What starts with `#!` may be executed.
 
     Raises ArchiveError naming the path, by the rules of archives; a path may not come twice."""
-    members = Members(blobs, limits or ArchiveLimits(), what="workspace.files")
-    for path, text in files.items():
-        raw = path.encode("utf-8", "surrogatepass")
-        if path.endswith("/"):
-            raise members.refused(raw, "ends with '/', which names a folder, not a file")
-        if members.has(raw):
-            raise members.refused(raw, "is there twice, spelled differently")
-        if not (_is_unicode(path) and _is_unicode(text)):
-            raise members.refused(raw, "holds half a surrogate pair, which is no text")
-        mode = 0o755 if text.startswith("#!") else 0o644
-        members.add_file(raw, io.BytesIO(text.encode()), mode, FILES_MTIME_NS)
-    return members.tree()
+    with Contents(blobs) as contents:
+        members = Members(contents, limits or ArchiveLimits(), what="workspace.files")
+        for path, text in files.items():
+            _add_text(members, path, text)
+        return members.tree()
+
+
+def _add_text(members: Members, path: str, text: str) -> None:
+    raw = path.encode("utf-8", "surrogatepass")
+    if path.endswith("/"):
+        raise members.refused(raw, "ends with '/', which names a folder, not a file")
+    if members.has(raw):
+        raise members.refused(raw, "is there twice, spelled differently")
+    if not (_is_unicode(path) and _is_unicode(text)):
+        raise members.refused(raw, "holds half a surrogate pair, which is no text")
+    mode = 0o755 if text.startswith("#!") else 0o644
+    members.add_file(raw, io.BytesIO(text.encode()), mode, FILES_MTIME_NS)
 
 
 def _is_unicode(text: str) -> bool:
@@ -83,20 +94,6 @@ def _read_zip(rejoined: Reader, stream: Reader, members: Members) -> None:
             if file.tell() > members.limits.max_bytes:
                 raise ArchiveError(f"it is larger than {members.limits.max_bytes} bytes itself")
         read_zip(file, members)
-
-
-class _Rejoined:
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, stream: Reader) -> None:
-        self._head = head
-        self._stream = stream
-
-    def read(self, size: int, /) -> bytes:
-        if not self._head:
-            return self._stream.read(size)
-        head, self._head = self._head[:size], self._head[size:]
-        return head
 
 
 class _Decoded:

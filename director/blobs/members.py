@@ -3,7 +3,8 @@
 from contextlib import suppress
 from dataclasses import dataclass
 
-from director.blobs.store import Blobs, Reader
+from director.blobs.contents import Contents
+from director.blobs.store import Reader
 from director.domain.errors import ValidationError
 from director.domain.trees import MAX_PATH, Entry, PathError, Tree, normalise, parents, shown
 
@@ -29,9 +30,9 @@ class ArchiveError(ValidationError):
 class Members:
     """A tree that grows member by member; the last of two members of one path wins."""
 
-    def __init__(self, blobs: Blobs, limits: ArchiveLimits, what: str = "archive") -> None:
+    def __init__(self, contents: Contents, limits: ArchiveLimits, what: str = "archive") -> None:
         self.limits = limits
-        self._blobs = blobs
+        self._contents = contents
         self._what = what
         self._entries: dict[bytes, Entry] = {}
         self._folders: set[bytes] = set()
@@ -52,8 +53,8 @@ class Members:
         """Take a file: its content goes to the blobs as it comes."""
         path = self._room(raw, "file")
         metered = _Metered(self, raw, content)
-        hash = self._blobs.put_stream(metered)
-        self._entries[path] = Entry.file(path, mode, mtime_ns, metered.count, hash)
+        hash, size = self._contents.put(metered)
+        self._entries[path] = Entry.file(path, mode, mtime_ns, size, hash)
 
     def add_directory(self, raw: bytes, mode: int, mtime_ns: int) -> None:
         """Take a folder, which its owner may always enter; the root is not part of a tree."""
@@ -95,7 +96,7 @@ class Members:
 
     def tree(self) -> Tree:
         """Everything that was taken."""
-        return Tree.of(self._entries.values())
+        return self._contents.tree(list(self._entries.values()))
 
     def _path(self, raw: bytes) -> bytes:
         """Count a member and resolve its path; empty for the root itself."""
@@ -135,11 +136,9 @@ class _Metered:
         self._members = members
         self._raw = raw
         self._content = content
-        self.count = 0
 
     def read(self, size: int, /) -> bytes:
         chunk = self._content.read(size)
-        self.count += len(chunk)
         self._members.spend(self._raw, len(chunk))
         return chunk
 

@@ -4,7 +4,7 @@ so that whoever owns them can neither hold the reader up nor let it read without
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,20 +53,22 @@ def go_on() -> None:
     """Never end a reading."""
 
 
-class Listing:
-    """Lists folders, and counts what lies in them against the limits. `check` is called for every
-    entry, and what it raises ends the reading."""
+Listed = tuple[bytes, os.stat_result | Skipped]
+"""A name in a folder, and what is known of it."""
 
-    def __init__(self, limits: ReadLimits, check: Callable[[], None] = go_on) -> None:
-        self._limits, self._check = limits, check
+
+class Listing:
+    """Lists folders, and counts what lies in them against the limits."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        self._limits = limits
         self._entries = self._bytes = 0
 
-    def of(self, fd: int, path: bytes) -> Iterator[tuple[bytes, os.stat_result | Skipped]]:
+    def of(self, fd: int, path: bytes) -> Generator[Listed, None, None]:
         """The names in an open folder, and what is known of each. Raises PayloadTooLargeError over
         the limits."""
         with os.scandir(fd) as found:
             for item in found:
-                self._check()
                 name = os.fsencode(item.name)
                 try:
                     about = item.stat(follow_symlinks=False)

@@ -1,37 +1,41 @@
 """Content-addressed storage: a blob is named by the SHA-256 of its plain content and never changes.
 
-On disk a blob is one zstd frame, so that `zstd -d` reads it without any of this code."""
+A blob is stored as one zstd frame, so that `zstd -d` reads it without any of this code. It is read
+and written in one go: contents of files come in chunks, see `contents`."""
 
 import hashlib
-import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Protocol
 
 import zstandard
 
-from director.domain.errors import DirectorError, NotFoundError
-from director.domain.trees import Tree
+from director.domain import manifests
+from director.domain.errors import DirectorError, NotFoundError, UnavailableError
+from director.domain.trees import Tree, TreeError
 
-CHUNK = 1024 * 1024
-"""Bytes that are handled at a time; a blob of any size costs a few of these in memory."""
+CHUNK = 4 * 1024 * 1024
+"""Bytes that are handled at a time; a blob is at most so large, but for manifests."""
 
-_BLOCK = 128 * 1024
 _LEVEL = 3
-_FRAME_HEADER = 18
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobCorruptError(DirectorError):
     """What lies in the store under this hash is no longer that content; a backup must bring it."""
 
-    def __init__(self, hash: str, reason: str) -> None:
+    def __init__(self, hash: str, reason: str, readable: bytes = b"") -> None:
         super().__init__(f"blob {hash} is corrupt: {reason}", hash=hash)
         self.hash = hash
+        self.readable = readable
+        """What could be read of it, right or wrong."""
 
 
 class Reader(Protocol):
@@ -41,32 +45,155 @@ class Reader(Protocol):
         """At most `size` bytes; empty at the end."""
 
 
+class Rejoined:
+    """A reader whose first bytes were read already."""
+
+    def __init__(self, head: bytes, reader: Reader) -> None:
+        self._head = head
+        self._reader = reader
+
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes; empty at the end."""
+        if not self._head:
+            return self._reader.read(size)
+        head, self._head = self._head[:size], self._head[size:]
+        return head
+
+
+class Puts(Protocol):
+    """Contents that become safe together, which costs much less than one by one."""
+
+    def put(self, content: bytes) -> str:
+        """Take a content and tell its hash; from several threads at once."""
+
+    def finish(self) -> None:
+        """Make all of them safe from a power cut, and only then to be found. Raises
+        UnavailableError where one that was there already has been removed meanwhile."""
+
+    def drop(self) -> None:
+        """Forget those that were not finished."""
+
+
 class Blobs(Protocol):
     """Where contents are kept. Every method may be called from several threads at once."""
+
+    def batch(self, met: "Met | None" = None) -> Puts:
+        """Begin to keep many contents. One that is there already is told to `met` before it is
+        relied on."""
 
     def put(self, content: bytes) -> str:
         """Keep a content and tell its hash. Idempotent; when it returns, a power cut loses
         nothing."""
 
-    def put_stream(self, reader: Reader) -> str:
-        """Keep what a reader gives until its end, in constant memory."""
-
-    def open(self, hash: str) -> io.BufferedReader:
-        """Read a content in constant memory. The last bytes come only after the hash was found
-        right. Raises NotFoundError here, BlobCorruptError while reading."""
-
     def get(self, hash: str) -> bytes:
-        """Read a whole content into memory. Raises NotFoundError or BlobCorruptError."""
+        """Read a content, checked against its hash. Raises NotFoundError or BlobCorruptError."""
 
     def exists(self, hash: str) -> bool:
         """Tell whether there is a blob of that name, without reading it."""
 
-    def size(self, hash: str) -> int:
-        """Bytes of the plain content. Raises NotFoundError."""
+    def delete(self, hash: str) -> None:
+        """Remove a blob, if it is there. Only for who knows that nobody relies on it."""
+
+    def names(self, older_than: timedelta) -> Iterator[str]:
+        """Every blob that was written so long ago, in no order."""
 
 
-class LocalBlobs:
-    """Blobs in a folder, as `ab/cd/abcd…`; what is being written lies in `tmp`.
+class Frames(ABC):
+    """What stores of frames have in common, wherever those lie."""
+
+    def put(self, content: bytes) -> str:
+        """Keep a content and tell its hash."""
+        hash = hashlib.sha256(content).hexdigest()
+        if not self.has(hash):
+            self._write(hash, compressed(content))
+        return hash
+
+    def get(self, hash: str) -> bytes:
+        """Read a content, checked against its hash."""
+        if not _HASH.fullmatch(hash):
+            raise NotFoundError("blob", hash)
+        return _checked(self._read(hash), hash)
+
+    def batch(self, met: "Met | None" = None) -> "Batch":
+        """Begin to keep many contents."""
+        return Batch(self, met)
+
+    def exists(self, hash: str) -> bool:
+        """Tell whether there is a blob of that name, without reading it."""
+        return bool(_HASH.fullmatch(hash)) and self.has(hash)
+
+    def delete(self, hash: str) -> None:
+        """Remove a blob, if it is there."""
+        if _HASH.fullmatch(hash):
+            self._remove(hash)
+
+    @abstractmethod
+    def names(self, older_than: timedelta) -> Iterator[str]:
+        """Every blob that was written so long ago, in no order."""
+
+    @abstractmethod
+    def has(self, hash: str) -> bool:
+        """Whether there is a blob of a name that is one."""
+
+    @abstractmethod
+    def stage(self, hash: str, frame: bytes) -> Path | None:
+        """Take a frame; it need not be safe yet, nor to be found."""
+
+    @abstractmethod
+    def settle(self, staged: Mapping[str, Path | None]) -> None:
+        """Make frames that were staged safe from a power cut, and then to be found."""
+
+    def _write(self, hash: str, frame: bytes) -> None:
+        self.settle({hash: self.stage(hash, frame)})
+
+    @abstractmethod
+    def _read(self, hash: str) -> bytes:
+        """The frame. Raises NotFoundError."""
+
+    @abstractmethod
+    def _remove(self, hash: str) -> None: ...
+
+
+class Batch:
+    """Contents for a store of frames that become safe together."""
+
+    def __init__(self, store: Frames, met: "Met | None") -> None:
+        self._store, self._met = store, met
+        self._there: set[str] = set()
+        self._staged: dict[str, Path | None] = {}
+
+    def put(self, content: bytes) -> str:
+        """Take a content and tell its hash."""
+        hash = hashlib.sha256(content).hexdigest()
+        if self._is_there(hash, len(content)):
+            self._there.add(hash)
+        elif hash not in self._staged:
+            self._staged[hash] = self._store.stage(hash, compressed(content))
+        return hash
+
+    def _is_there(self, hash: str, size: int) -> bool:
+        if not self._store.has(hash):
+            return False
+        if self._met is not None:
+            self._met({hash: size})
+        return self._met is None or self._store.has(hash)
+
+    def finish(self) -> None:
+        """Make all of them safe from a power cut, and only then to be found."""
+        self._store.settle(self._staged)
+        self._staged = {}
+        if gone := [hash for hash in self._there if not self._store.has(hash)]:
+            raise UnavailableError(f"blob {gone[0]} was removed while it was put; try again")
+
+    def drop(self) -> None:
+        """Forget those that were not finished."""
+        for path in self._staged.values():
+            if path is not None:
+                path.unlink(missing_ok=True)
+
+
+class LocalBlobs(Frames):
+    """Blobs in a folder, as `ab/abcd…`; what is being written lies in `tmp`.
 
     `fsync=False` trades safety in a power cut for speed: for tests and throw-away data."""
 
@@ -76,148 +203,118 @@ class LocalBlobs:
         self._tmp = root / "tmp"
         self._tmp.mkdir(parents=True, exist_ok=True)
 
-    def put(self, content: bytes) -> str:
-        """Keep a content and tell its hash."""
-        hash = hashlib.sha256(content).hexdigest()
-        if not self.exists(hash):
-            with self._new_file() as file:
-                file.write(zstandard.ZstdCompressor(level=_LEVEL).compress(content))
-                self._keep(file, hash)
-        return hash
-
-    def put_stream(self, reader: Reader) -> str:
-        """Keep what a reader gives until its end, in constant memory."""
-        head = read_fully(reader, CHUNK)
-        if len(head) < CHUNK:
-            return self.put(head)
-        digest = hashlib.sha256()
-        with self._new_file() as file:
-            compressor = zstandard.ZstdCompressor(level=_LEVEL)
-            with compressor.stream_writer(file, closefd=False) as frame:
-                while head:
-                    digest.update(head)
-                    frame.write(head)
-                    head = reader.read(CHUNK)
-            self._keep(file, digest.hexdigest())
-        return digest.hexdigest()
-
-    def open(self, hash: str) -> io.BufferedReader:
-        """Read a content in constant memory, checked against its hash."""
-        return io.BufferedReader(_Checked(self._open_file(hash), hash), _BLOCK)
-
-    def get(self, hash: str) -> bytes:
-        """Read a whole content into memory, checked against its hash."""
-        with self.open(hash) as reader:
-            return b"".join(_chunks(reader))
-
-    def exists(self, hash: str) -> bool:
-        """Tell whether there is a blob of that name, without reading it."""
-        return bool(_HASH.fullmatch(hash)) and self._path(hash).exists()
-
-    def size(self, hash: str) -> int:
-        """Bytes of the plain content; a blob that came as a long stream is read for it."""
-        with self._open_file(hash) as file:
-            known = _size_in_frame(file.read(_FRAME_HEADER))
-        if known is not None:
-            return known
-        with self.open(hash) as reader:
-            return sum(map(len, _chunks(reader)))
+    def names(self, older_than: timedelta) -> Iterator[str]:
+        """Every blob that was written so long ago; what a killed writer left is removed."""
+        before = time.time() - older_than.total_seconds()
+        for left in _old(self._tmp, before):
+            left.unlink(missing_ok=True)
+        for folder in sorted(self._root.glob("[0-9a-f][0-9a-f]")):
+            yield from (path.name for path in _old(folder, before) if _HASH.fullmatch(path.name))
 
     def _path(self, hash: str) -> Path:
-        return self._root / hash[:2] / hash[2:4] / hash
+        return self._root / hash[:2] / hash
 
-    def _open_file(self, hash: str) -> IO[bytes]:
-        if not _HASH.fullmatch(hash):
-            raise NotFoundError("blob", hash)
+    def has(self, hash: str) -> bool:
+        """Whether there is a blob of a name that is one."""
+        return self._path(hash).exists()
+
+    def _read(self, hash: str) -> bytes:
         try:
-            return self._path(hash).open("rb")
+            return self._path(hash).read_bytes()
         except FileNotFoundError:
             raise NotFoundError("blob", hash) from None
 
-    @contextmanager
-    def _new_file(self) -> Iterator[IO[bytes]]:
-        with tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as file:
+    def stage(self, hash: str, frame: bytes) -> Path:
+        """Write a frame aside. The disk begins to write at once, so that not all is left to the
+        end; several of one content do not disturb each other."""
+        with tempfile.NamedTemporaryFile(dir=self._tmp, prefix=hash[:8], delete=False) as file:
+            file.write(frame)
+            file.flush()
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return Path(file.name)
+
+    def settle(self, staged: Mapping[str, Path | None]) -> None:
+        """Sync all files, then give them their names, then sync their folders: the disk's journal
+        is written a few times, not for every file. Two writers of one content may meet here: both
+        are right, since a name stands for one content only."""
+        folders = {self._path(hash).parent for hash in staged}
+        for path in staged.values():
+            self._sync(path)
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        for hash, path in staged.items():
+            if path is not None:
+                path.replace(self._path(hash))
+        for folder in [*folders, self._root] if folders else []:
+            self._sync(folder)
+
+    def _remove(self, hash: str) -> None:
+        self._path(hash).unlink(missing_ok=True)
+
+    def _sync(self, path: Path | None) -> None:
+        if self._fsync and path is not None:
+            fd = os.open(path, os.O_RDONLY)
             try:
-                yield file
+                os.fsync(fd)
             finally:
-                Path(file.name).unlink(missing_ok=True)
-
-    def _keep(self, file: IO[bytes], hash: str) -> None:
-        """Give a finished file its name. Two writers of one content may meet here: both are right,
-        since a name stands for one content only."""
-        file.flush()
-        if self._fsync:
-            os.fsync(file.fileno())
-        path = self._path(hash)
-        fresh = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Path(file.name).replace(path)
-        if self._fsync:
-            _sync_folders([path.parent, *(folder.parent for folder in fresh)])
+                os.close(fd)
 
 
-class _Checked(io.RawIOBase):
-    """Plain bytes of a stored frame, whose last bytes are held back until the hash is right."""
+def compressed(content: bytes) -> bytes:
+    """A content as it is stored."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(content)
 
-    def __init__(self, file: IO[bytes], hash: str) -> None:
-        self._file = file
-        self._hash = hash
-        self._chunks = self._checked_chunks()
-        self._ready = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
+Met = Callable[[Mapping[str, int]], None]
+"""Takes note of blobs, by hash with their sizes."""
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._ready:
-            self._ready = memoryview(next(self._chunks, b""))
-        count = min(len(buffer), len(self._ready))
-        buffer[:count] = self._ready[:count]
-        self._ready = self._ready[count:]
-        return count
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
+def _old(folder: Path, before: float) -> Iterator[Path]:
+    with os.scandir(folder) as found:
+        for item in found:
+            with suppress(FileNotFoundError):
+                if item.stat(follow_symlinks=False).st_mtime < before:
+                    yield Path(item.path)
 
-    def _checked_chunks(self) -> Iterator[bytes]:
-        said = _size_in_frame(self._file.read(_FRAME_HEADER))
-        self._file.seek(0)
-        digest, size, held = hashlib.sha256(), 0, b""
-        for chunk in self._plain_chunks():
-            digest.update(chunk)
-            size += len(chunk)
-            if held:
-                yield held
-            held = chunk
-        if digest.hexdigest() != self._hash:
-            raise BlobCorruptError(self._hash, f"its content has the hash {digest.hexdigest()}")
-        if said not in (None, size):
-            raise BlobCorruptError(self._hash, f"its header says {said} bytes, it has {size}")
-        yield held
 
-    def _plain_chunks(self) -> Iterator[bytes]:
-        frame = zstandard.ZstdDecompressor().stream_reader(self._file, closefd=False)
-        try:
-            while chunk := frame.read(_BLOCK):
-                yield chunk
-        except zstandard.ZstdError as error:
-            raise BlobCorruptError(self._hash, f"it cannot be decompressed ({error})") from None
+def _checked(frame: bytes, hash: str) -> bytes:
+    decoder, parts = zstandard.ZstdDecompressor().decompressobj(), []
+    try:
+        for start in range(0, len(frame), CHUNK):
+            parts.append(decoder.decompress(frame[start : start + CHUNK]))
+    except zstandard.ZstdError as error:
+        reason = f"it cannot be decompressed ({error})"
+        raise BlobCorruptError(hash, reason, _readable(frame)) from None
+    content = b"".join(parts)
+    if not decoder.eof or decoder.unused_data:
+        raise BlobCorruptError(hash, "it is cut off, or something follows it", content)
+    if (found := hashlib.sha256(content).hexdigest()) != hash:
+        raise BlobCorruptError(hash, f"its content has the hash {found}", content)
+    return content
+
+
+def _readable(frame: bytes) -> bytes:
+    """What comes out of a frame up to where it is damaged."""
+    parts: list[bytes] = []
+    with suppress(zstandard.ZstdError):
+        reader = zstandard.ZstdDecompressor().stream_reader(frame)
+        while part := reader.read(4096):
+            parts.append(part)
+    return b"".join(parts)
 
 
 def put_tree(blobs: Blobs, tree: Tree) -> str:
-    """Keep a tree's manifest as a blob; its hash is the tree's own. Its files come first, so that
-    a manifest that is there is whole."""
-    return blobs.put(tree.canonical_json())
+    """Keep a tree's manifest as a blob, and tell its hash. Its files come first, so that a manifest
+    that is there is whole."""
+    return blobs.put(manifests.manifest(tree))
 
 
 def get_tree(blobs: Blobs, hash: str) -> Tree:
-    """Read a tree by its hash. Raises NotFoundError or BlobCorruptError."""
-    return Tree.model_validate_json(blobs.get(hash))
-
-
-def _chunks(reader: Reader) -> Iterator[bytes]:
-    return iter(lambda: reader.read(CHUNK), b"")
+    """Read a tree by the hash of its manifest. Raises NotFoundError or BlobCorruptError."""
+    try:
+        return manifests.parse(blobs.get(hash))
+    except TreeError as error:
+        raise BlobCorruptError(hash, str(error)) from None
 
 
 def read_fully(reader: Reader, size: int) -> bytes:
@@ -227,20 +324,3 @@ def read_fully(reader: Reader, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
-
-
-def _size_in_frame(header: bytes) -> int | None:
-    try:
-        size = int(zstandard.frame_content_size(header))
-    except zstandard.ZstdError:
-        return None
-    return size if size >= 0 else None
-
-
-def _sync_folders(folders: list[Path]) -> None:
-    for folder in folders:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

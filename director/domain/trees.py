@@ -1,23 +1,16 @@
 """A tree of files as a value: what lies where, with which mode and time, and the hash of each file.
 
-Paths are bytes on Linux. A path that is UTF-8 stands in `path` as it is (never normalised to NFC);
-of any other, `path` shows the name with U+FFFD and `path_bytes` keeps the bytes. Owners, special
-files and setuid, setgid and sticky bits are never part of a tree."""
+Paths are bytes, as on Linux, and are never normalised to NFC. Owners, special files and setuid,
+setgid and sticky bits are never part of a tree. `docs/checkpoints.md` describes the manifest."""
 
-import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Literal, Self
-
-from pydantic import Field, model_validator
-
-from director.domain.base import Shape
+from typing import Any, Literal, NamedTuple, Self
 
 Kind = Literal["file", "directory", "symlink"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 
 MAX_PATH = 4095
 """Bytes in a path, and in a symlink's target: what Linux takes in one call."""
@@ -26,11 +19,20 @@ MAX_NAME = 255
 MAX_DEPTH = 200
 """Components in a path: each level costs a descriptor while a tree is read or written."""
 
-_MAX_NS = 2**63 - 1
+VERSION = 1
+"""Of the manifest."""
+HOLE = ""
+"""In the place of a blob's name: zeros that lie nowhere."""
+
+MAX_NS = 2**63 - 1
 
 
 class PathError(ValueError):
     """A path cannot stand in a tree; the message says why and reads on after the path."""
+
+
+class TreeError(ValueError):
+    """A tree contradicts itself, or its manifest is none."""
 
 
 def normalise(raw: bytes) -> bytes:
@@ -74,98 +76,88 @@ def parents(path: bytes) -> list[bytes]:
     return [path[:end] for end in ends]
 
 
-def _split(raw: bytes) -> tuple[str, str | None]:
-    try:
-        return raw.decode("utf-8"), None
-    except UnicodeDecodeError:
-        return shown(raw), base64.b64encode(raw).decode("ascii")
+class Piece(NamedTuple):
+    """A part of a file's content: so many bytes of a blob, from an offset, or of a hole."""
+
+    blob: str
+    offset: int
+    size: int
 
 
-def _join(text: str, raw: str | None) -> bytes:
-    return text.encode("utf-8") if raw is None else base64.b64decode(raw, validate=True)
-
-
-class Entry(Shape):
+class Entry(NamedTuple):
     """A file, a folder or a symbolic link in a tree."""
 
-    path: str
-    path_bytes: Base64 | None = None
-    """The path in base64, given only when it is not UTF-8; then `path` is only for people."""
+    raw_path: bytes
     kind: Kind
-    mode: int = Field(ge=0, le=0o777)
-    mtime_ns: int = Field(ge=-_MAX_NS, le=_MAX_NS)
-    size: int = Field(default=0, ge=0)
-    hash: Sha256 | None = None
+    mode: int
+    mtime_ns: int
+    size: int = 0
+    hash: str | None = None
     """SHA-256 of a file's content."""
-    target: str | None = None
-    target_bytes: Base64 | None = None
+    raw_target: bytes = b""
+    pieces: tuple[Piece, ...] = ()
+    """Where the content lies; none: in the blob of its own hash."""
 
     @classmethod
     def file(cls, path: bytes, mode: int, mtime_ns: int, size: int, hash: str) -> Self:
         """Describe a regular file; of `mode` only the permission bits count."""
-        about = _common("file", path, mode, mtime_ns)
-        return cls.model_validate({**about, "size": size, "hash": hash})
+        return cls(path, "file", mode & 0o777, _bounded(mtime_ns), size, hash)
 
     @classmethod
     def directory(cls, path: bytes, mode: int, mtime_ns: int) -> Self:
         """Describe a folder."""
-        return cls.model_validate(_common("directory", path, mode, mtime_ns))
+        return cls(path, "directory", mode & 0o777, _bounded(mtime_ns))
 
     @classmethod
     def symlink(cls, path: bytes, target: bytes, mtime_ns: int) -> Self:
         """Describe a symbolic link. Linux gives every one the mode 0777."""
-        text, raw = _split(target)
-        about = _common("symlink", path, 0o777, mtime_ns)
-        return cls.model_validate({**about, "target": text, "target_bytes": raw})
+        return cls(path, "symlink", 0o777, _bounded(mtime_ns), raw_target=target)
 
-    @cached_property
-    def raw_path(self) -> bytes:
-        """The path as Linux has it."""
-        return _join(self.path, self.path_bytes)
+    @property
+    def path(self) -> str:
+        """The path for people."""
+        return shown(self.raw_path)
 
-    @cached_property
-    def raw_target(self) -> bytes:
-        """The target of a symbolic link as Linux has it; empty for other kinds."""
-        return _join(self.target or "", self.target_bytes)
+    @property
+    def target(self) -> str | None:
+        """The target of a symbolic link for people."""
+        return shown(self.raw_target) if self.kind == "symlink" else None
+
+    @property
+    def content(self) -> tuple[Piece, ...]:
+        """Every piece of a file's content, in order."""
+        if self.pieces or not self.size:
+            return self.pieces
+        return (Piece(self.hash or "", 0, self.size),)
 
     def moved(self, path: bytes) -> Self:
         """The same thing at another path."""
-        text, raw = _split(path)
-        fields = self.model_dump(by_alias=False)
-        return self.model_validate({**fields, "path": text, "path_bytes": raw})
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not self.raw_path or normalise(self.raw_path) != self.raw_path:
-            raise ValueError(f"path {self.path!r} is not a plain relative path")
-        if (self.kind == "file") != (self.hash is not None):
-            raise ValueError(f"{self.path!r}: a file, and nothing else, has a hash")
-        if (self.kind == "symlink") != bool(self.target):
-            raise ValueError(f"{self.path!r}: a symlink, and nothing else, has a target")
-        if b"\0" in self.raw_target or len(self.raw_target) > MAX_PATH:
-            raise ValueError(f"{self.path!r}: its target is not one that Linux takes")
-        return self
+        return self._replace(raw_path=path)
 
 
-def _common(kind: Kind, path: bytes, mode: int, mtime_ns: int) -> dict[str, object]:
-    text, raw = _split(path)
-    mtime_ns = min(max(mtime_ns, -_MAX_NS), _MAX_NS)
-    where = {"path": text, "path_bytes": raw}
-    return {**where, "kind": kind, "mode": mode & 0o777, "mtime_ns": mtime_ns}
+def _bounded(mtime_ns: int) -> int:
+    return min(max(mtime_ns, -MAX_NS), MAX_NS)
 
 
-class Tree(Shape):
+@dataclass(frozen=True)
+class Tree:
     """Entries sorted by the bytes of their paths, each path once, nothing below a non-folder.
 
     Folders that hold something need no entry of their own."""
 
-    version: Literal[1] = 1
     entries: tuple[Entry, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of each blob that a piece lies in."""
 
     @classmethod
-    def of(cls, entries: Iterable[Entry]) -> Self:
-        """Make a tree of entries in any order."""
-        return cls(entries=tuple(sorted(entries, key=lambda entry: entry.raw_path)))
+    def of(cls, entries: Iterable[Entry], sizes: Mapping[str, int] | None = None) -> Self:
+        """Make a tree of entries in any order; of `sizes` only blobs that are used are kept.
+        Raises TreeError."""
+        tree = cls(tuple(sorted(entries, key=lambda entry: entry.raw_path)))
+        check_order(tree.entries)
+        used = {piece.blob for entry in tree.entries for piece in entry.pieces} - {HOLE}
+        known = sizes or {}
+        return cls(tree.entries, {blob: known[blob] for blob in sorted(used)})
 
     @property
     def file_count(self) -> int:
@@ -178,29 +170,58 @@ class Tree(Shape):
         return sum(entry.size for entry in self.entries)
 
     @cached_property
+    def blobs(self) -> dict[str, int]:
+        """Every blob that a content lies in, with its size."""
+        whole = (entry for entry in self.entries if entry.size and not entry.pieces)
+        return {**self.sizes, **{entry.hash: entry.size for entry in whole if entry.hash}}
+
+    @cached_property
     def hash(self) -> str:
-        """SHA-256 of the canonical JSON: equal trees, equal hashes."""
-        return hashlib.sha256(self.canonical_json()).hexdigest()
+        """SHA-256 of what the tree says of its files, not of where they lie: equal trees, equal
+        hashes."""
+        plain = [entry_json(entry) for entry in self.entries]
+        return hashlib.sha256(canonical([VERSION, plain])).hexdigest()
 
-    def canonical_json(self) -> bytes:
-        """Write the tree with sorted keys, without spaces and without absent fields, as UTF-8."""
-        plain = self.model_dump(mode="json", exclude_none=True)
-        return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        solid: set[bytes] = set()
-        before = b""
-        for entry in self.entries:
-            path = entry.raw_path
-            if path <= before:
-                raise ValueError(f"{entry.path!r} is there twice or not in order")
-            if solid and any(parent in solid for parent in parents(path)):
-                raise ValueError(f"{entry.path!r} lies below something that is no folder")
-            if entry.kind != "directory":
-                solid.add(path)
-            before = path
-        return self
+def canonical(value: Any) -> bytes:
+    """Write JSON with sorted keys, without spaces and beyond ASCII only escapes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def entry_json(entry: Entry) -> list[Any]:
+    """What an entry says of its file; bytes that are not UTF-8 are half surrogate pairs, as in
+    Python's `os.fsdecode`."""
+    path = entry.raw_path.decode("utf-8", "surrogateescape")
+    if entry.kind == "file":
+        return ["file", path, entry.mode, entry.mtime_ns, entry.size, entry.hash]
+    if entry.kind == "directory":
+        return ["directory", path, entry.mode, entry.mtime_ns]
+    target = entry.raw_target.decode("utf-8", "surrogateescape")
+    return ["symlink", path, entry.mode, entry.mtime_ns, target]
+
+
+def check_order(entries: Sequence[Entry]) -> None:
+    """Raise TreeError where entries are not sorted, or contradict each other."""
+    solid: set[bytes] = set()
+    open_folders = {b""}
+    before = b""
+    for entry in entries:
+        path = entry.raw_path
+        if path <= before:
+            raise TreeError(f"{entry.path!r} is there twice or not in order")
+        folder = path.rpartition(b"/")[0]
+        if folder not in open_folders:
+            if any(parent in solid for parent in _with_parents(folder)):
+                raise TreeError(f"{entry.path!r} lies below something that is no folder")
+            open_folders.add(folder)
+        if entry.kind != "directory":
+            solid.add(path)
+        before = path
+
+
+def _with_parents(folder: bytes) -> Iterator[bytes]:
+    yield folder
+    yield from parents(folder)
 
 
 def merge(trees: Iterable[Tree]) -> Tree:
@@ -208,9 +229,11 @@ def merge(trees: Iterable[Tree]) -> Tree:
 
     A later file takes the place of a whole folder, and a later folder that of a file."""
     merged: dict[bytes, Entry] = {}
+    sizes: dict[str, int] = {}
     for tree in trees:
         _overlay(merged, tree)
-    return Tree.of(merged.values())
+        sizes.update(tree.sizes)
+    return Tree.of(merged.values(), sizes)
 
 
 def _overlay(below: dict[bytes, Entry], tree: Tree) -> None:

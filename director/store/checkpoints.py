@@ -7,6 +7,7 @@ from director.domain.base import Json
 from director.domain.errors import NotFoundError
 from director.domain.pages import PageQuery, Pagination
 from director.domain.users import Principal
+from director.store import blobs
 from director.store.lists import paged
 from director.store.ownership import seen_in, visible
 from director.store.tables import CheckpointRow
@@ -32,10 +33,13 @@ def listed(
 def finish(
     session: Session, id: str, manifest: domain.Manifest, skipped: list[Json]
 ) -> CheckpointRow:
-    """Write the manifest, last of all, and with it that the checkpoint is ready."""
+    """Write the manifest, last of all, and with it that the checkpoint is ready: from now on its
+    blobs stay as long as it does."""
     row = session.get_one(CheckpointRow, id)
     row.manifest = manifest.model_dump(mode="json", exclude_none=True)
     row.skipped, row.status = skipped, domain.CheckpointStatus.READY
+    parts = (manifest.filesystem, manifest.state)
+    blobs.hold(session, id, {part.hash: part.bytes for part in parts})
     session.add(row)
     return row
 

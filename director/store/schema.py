@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-HEAD = "0011"
+HEAD = "0012"
 """The revision of `tables`; the last one in `migrations/versions`."""
 
 _FIRST = "0001"

@@ -358,7 +358,10 @@ class OutputRow(Row, table=True):
     those of any other are a blob."""
 
     __tablename__ = "outputs"
-    __table_args__ = (UniqueConstraint("run_id", "step", "attempt", "stream", "offset"),)
+    __table_args__ = (
+        UniqueConstraint("run_id", "step", "attempt", "stream", "offset"),
+        Index("ix_outputs_hash", "hash"),
+    )
 
     id: int | None = Field(default=None, primary_key=True, sa_type=BIG_INTEGER)
     run_id: str
@@ -375,10 +378,21 @@ class BlobRow(Row, table=True):
     """A blob that somebody relies on; touched before it is relied on."""
 
     __tablename__ = "blobs"
+    __table_args__ = (Index("ix_blobs_touched_at", "touched_at"),)
 
     hash: str = Field(primary_key=True)
     size: int = Field(sa_type=BIG_INTEGER)
     touched_at: datetime = Field(default_factory=utc_now, sa_type=UtcDateTime)
+
+
+class BlobLinkRow(Row, table=True):
+    """That something, a checkpoint, an archive or a tree that is a blob itself, needs a blob."""
+
+    __tablename__ = "blob_links"
+    __table_args__ = (Index("ix_blob_links_blob", "blob"),)
+
+    holder: str = Field(primary_key=True)
+    blob: str = Field(primary_key=True)
 
 
 class ArchiveRow(Row, table=True):

@@ -338,19 +338,19 @@ async def test_many_at_once_leave_nothing(stack: Stack) -> None:
 async def test_files_come_in_and_out_as_they_are(stack: Stack, refused: Refusal) -> None:
     sandbox = await made(stack)
     url, content = f"/sandboxes/{sandbox['id']}/files", bytes(range(256)) * 5000
-    for path in ("data/all.bin", "/workspace/empty"):
-        body = content if path.endswith("bin") else b""
+    small = {"a": b"a", "b": b"b", "/workspace/empty": b""}
+    for path, body in {"data/all.bin": content, **small}.items():
         response = await stack.http.put(f"{url}?path={path}", content=body)
         assert response.json()["data"] == {"files": 1, "bytes": len(body)}, response.text
         assert (await stack.http.get(f"{url}?path={path}")).content == body
     folder = await stack.http.get(f"{url}?path=/workspace")
     assert folder.headers["content-type"] == "application/x-tar"
     with tarfile.open(fileobj=io.BytesIO(folder.content)) as tar:
-        assert sorted(tar.getnames()) == ["data", "data/all.bin", "empty"]
+        assert sorted(tar.getnames()) == ["a", "b", "data", "data/all.bin", "empty"]
         assert tar.extractfile("data/all.bin").read() == content  # type: ignore[union-attr]
     kind = {"Content-Type": "application/x-tar"}
     again = await stack.http.put(f"{url}?path=copy", content=folder.content, headers=kind)
-    assert again.json()["data"]["files"] == 2
+    assert again.json()["data"]["files"] == 4
     assert (await stack.http.get(f"{url}?path=copy/data/all.bin")).content == content
     refused(await stack.http.get(f"{url}?path=nothing"), 404, "NOT_FOUND")
     for wrong in ("/etc/passwd", "../../etc/passwd", "/workspaces/x"):

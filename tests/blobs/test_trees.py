@@ -1,22 +1,23 @@
 import asyncio
 import errno
 import hashlib
-import io
 import itertools
 import os
 import random
 import socket
 import stat
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from director.blobs.captures import capture
+from director.blobs.contents import Reading
 from director.blobs.reading import ReadLimits
-from director.blobs.store import BlobCorruptError, LocalBlobs, Reader
-from director.blobs.trees import MaterializeError, materialize
-from director.domain.errors import NotFoundError, PayloadTooLargeError
+from director.blobs.store import LocalBlobs
+from director.blobs.trees import DamagedError, MaterializeError, materialize
+from director.domain.errors import PayloadTooLargeError
 from director.domain.trees import MAX_DEPTH, Entry, Tree
 
 SECOND = 1_700_000_000 * 10**9
@@ -38,6 +39,10 @@ def target(tmp_path: Path) -> Path:
 def folder(path: Path) -> Path:
     path.mkdir()
     return path
+
+
+def content_in(blobs: LocalBlobs, entry: Entry) -> bytes:
+    return b"".join(Reading(blobs).chunks(entry))
 
 
 def content_of(path: Path) -> bytes:
@@ -137,35 +142,36 @@ def test_a_large_sparse_file_comes_back_sparse(
         assert file.read(8) == b"\0middle\0"
 
 
-class Meddling(LocalBlobs):
-    """Blobs under which the folder changes as soon as the first file is read."""
+def at_call(number: int, do: Callable[[], object]) -> Callable[[], None]:
+    """A check that does something once, at its so-manyeth call."""
+    calls = itertools.count(1)
 
-    def meddle(self, path: Path) -> None:
-        self.path = path
+    def check() -> None:
+        if next(calls) == number:
+            do()
 
-    def put_stream(self, reader: object) -> str:
-        with self.path.open("ab") as file:
-            file.write(b" and more")
-        (self.path.parent / "sub/victim").unlink(missing_ok=True)
-        return super().put_stream(reader)  # type: ignore[arg-type]
+    return check
 
 
-def test_a_file_that_grows_while_it_is_read_is_consistent(source: Path, tmp_path: Path) -> None:
-    blobs = Meddling(tmp_path / "blobs", fsync=False)
+def test_a_file_that_grows_while_it_is_read_is_consistent(source: Path, blobs: LocalBlobs) -> None:
+    (source / "log").write_bytes(b"first" * MIB)
+
+    def grow() -> None:
+        with (source / "log").open("ab") as file:
+            file.write(b"and more" * MIB)
+
+    (entry,) = capture(source, blobs, check=at_call(4, grow)).tree.entries
+    assert content_in(blobs, entry) == b"first" * MIB
+    assert entry.size == 5 * MIB
+
+
+def test_what_vanishes_meanwhile_does_not_spoil_the_rest(source: Path, blobs: LocalBlobs) -> None:
     (source / "log").write_bytes(b"first")
-    blobs.meddle(source / "log")
-    (entry,) = capture(source, blobs).tree.entries
-    assert blobs.get(entry.hash or "") == b"first"
-    assert entry.size == 5
-
-
-def test_what_vanishes_meanwhile_does_not_spoil_the_rest(source: Path, tmp_path: Path) -> None:
-    blobs = Meddling(tmp_path / "blobs", fsync=False)
-    (source / "log").write_bytes(b"first")
+    (source / "victim").write_bytes(b"x")
     (source / "sub").mkdir()
-    (source / "sub/victim").write_bytes(b"x")
-    blobs.meddle(source / "log")
-    assert [entry.path for entry in capture(source, blobs).tree.entries] == ["log", "sub"]
+    captured = capture(source, blobs, check=at_call(4, (source / "victim").unlink))
+    assert [entry.path for entry in captured.tree.entries] == ["log", "sub"]
+    assert [skip.reason for skip in captured.skipped] == ["vanished while the folder was read"]
 
 
 def test_folders_nested_without_end_are_told(source: Path, blobs: LocalBlobs) -> None:
@@ -246,22 +252,10 @@ def test_folders_without_an_entry_are_made(target: Path, blobs: LocalBlobs) -> N
     assert stat.S_IMODE((target / "a").stat().st_mode) == 0o755
 
 
-def test_a_repetition_finishes_what_a_crash_interrupted(
-    source: Path, target: Path, blobs: LocalBlobs
-) -> None:
-    for name in ("a", "b", "c"):
-        (source / name).write_bytes(name.encode() * 5)
-    tree = capture(source, blobs).tree
-    missing = blobs._path(tree.entries[2].hash or "")
-    kept = missing.read_bytes()
-    missing.unlink()
-    with pytest.raises(NotFoundError):
-        materialize(tree, target, blobs)
-    assert sorted(os.listdir(target)) == ["a", "b"]
-    missing.write_bytes(kept)
-    for _ in range(2):
-        materialize(tree, target, blobs)
-        assert capture(target, blobs).tree == tree
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x10
+    path.write_bytes(content)
 
 
 def test_what_a_killed_writer_left_is_cleared(
@@ -271,7 +265,7 @@ def test_what_a_killed_writer_left_is_cleared(
     tree = capture(source, blobs).tree
 
     class Killed(LocalBlobs):
-        def open(self, hash: str) -> io.BufferedReader:
+        def get(self, hash: str) -> bytes:
             os._exit(9)
 
     if (child := os.fork()) == 0:
@@ -282,20 +276,48 @@ def test_what_a_killed_writer_left_is_cleared(
     assert os.listdir(target) == ["file"]
 
 
-def test_a_corrupt_content_never_appears_under_its_name(
+def test_two_writers_into_one_folder_do_not_disturb_each_other(
     source: Path, target: Path, blobs: LocalBlobs
 ) -> None:
-    (source / "file").write_bytes(b"content" * 1000)
-    (target / "file").write_bytes(b"old")
+    (source / "file").write_bytes(b"content")
     tree = capture(source, blobs).tree
-    path = blobs._path(tree.entries[0].hash or "")
-    stored = bytearray(path.read_bytes())
-    stored[-5] ^= 1
-    path.write_bytes(stored)
-    with pytest.raises(BlobCorruptError, match=tree.entries[0].hash):
+    other = Tree.of([entry.moved(b"other") for entry in tree.entries])
+    meanwhile = at_call(2, lambda: materialize(other, target, blobs))
+    materialize(tree, target, blobs, check=meanwhile)
+    assert sorted(os.listdir(target)) == ["file", "other"]
+
+
+@pytest.mark.parametrize("at", [0, 20, 0.4, 0.7, -1])
+def test_a_flipped_byte_is_told_with_the_files_name_and_nothing_is_restored(
+    source: Path, target: Path, blobs: LocalBlobs, at: float
+) -> None:
+    noise = random.Random(3)
+    for number in range(12):
+        (source / f"{number}").write_bytes(noise.randbytes(60_000))
+    (target / "5").write_bytes(b"old")
+    tree = capture(source, blobs).tree
+    (pack,) = tree.sizes
+    path = blobs._path(pack)
+    flip(path, int(at * path.stat().st_size) if 0 < at < 1 else int(at))
+    with pytest.raises(DamagedError, match=rf"cannot be restored.*{pack}") as raised:
         materialize(tree, target, blobs)
-    assert os.listdir(target) == ["file"]
-    assert content_of(target / "file") == b"old"
+    if 0 < at < 1:
+        order = [entry.path for entry in tree.entries]
+        assert raised.value.details["path"] == order[int(at * 12)]
+    assert os.listdir(target) == ["5"]
+    assert content_of(target / "5") == b"old"
+
+
+def test_a_chunk_of_a_large_file_that_is_gone_is_told_and_nothing_is_restored(
+    source: Path, target: Path, blobs: LocalBlobs
+) -> None:
+    (source / "large").write_bytes(random.Random(1).randbytes(9 * MIB))
+    (source / "small").write_bytes(b"x")
+    tree = capture(source, blobs).tree
+    blobs.delete(tree.entries[0].pieces[1].blob)
+    with pytest.raises(DamagedError, match=r"'large' cannot be restored.*does not exist"):
+        materialize(tree, target, blobs)
+    assert os.listdir(target) == []
 
 
 def test_everything_written_belongs_to_the_sandbox(
@@ -391,7 +413,7 @@ def test_a_check_ends_the_reading_of_a_large_file_without_holes(
     source: Path, blobs: LocalBlobs
 ) -> None:
     (source / "dense").write_bytes(b"dense" * 10 * MIB)
-    assert_stopped_by(Alarm(20, RuntimeError("stop")), source, blobs)
+    assert_stopped_by(Alarm(10, RuntimeError("stop")), source, blobs)
 
 
 @pytest.mark.parametrize("at", [1, 250, 500, 700, 999])
@@ -431,14 +453,11 @@ def test_whatever_a_check_raises_comes_out_as_it_is(
 
 def test_a_failing_disk_ends_the_reading_of_the_other_files(source: Path, tmp_path: Path) -> None:
     class Full(LocalBlobs):
-        def put_stream(self, reader: Reader) -> str:
-            if reader.read(1) == b"x":
-                raise OSError(errno.ENOSPC, "the disk is full")
-            return super().put_stream(reader)
+        def stage(self, hash: str, frame: bytes) -> Path:
+            raise OSError(errno.ENOSPC, "the disk is full")
 
     blobs = Full(tmp_path / "blobs", fsync=False)
-    sparse(source / "large", ENDLESS)
-    (source / "small").write_bytes(b"x")
+    sparse(source / "large", ENDLESS, (0, b"x"))
     with pytest.raises(OSError, match="the disk is full"):
         capture(source, blobs)
     assert os.listdir(blobs._tmp) == []
@@ -474,7 +493,7 @@ def test_a_file_with_holes_has_the_content_that_reading_it_gives(
     sparse(source / "file", size, *data)
     (entry,) = capture(source, blobs).tree.entries
     assert entry.hash == hashlib.sha256(content_of(source / "file")).hexdigest()
-    assert blobs.get(entry.hash) == content_of(source / "file")
+    assert content_in(blobs, entry) == content_of(source / "file")
     assert entry.size == size
 
 
@@ -503,5 +522,5 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_is_consistent(
 
     sparse(source / "file", 100 * MIB, (60 * MIB, b"data"))
     (entry,) = capture(source, blobs, check=cut).tree.entries
-    assert entry.size == blobs.size(entry.hash or "")
+    assert entry.size == sum(piece.size for piece in entry.content)
     assert entry.size == 60 * MIB, "the hole counts as it was met, and nothing behind it"

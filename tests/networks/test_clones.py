@@ -18,6 +18,7 @@ from networks.spaces import ip, may, outside
 from support.git import NAME, PORT, GitServer, git_server
 
 from director.activities.clones import Clones
+from director.blobs.contents import Reading
 from director.blobs.store import LocalBlobs
 from director.domain.git import GitSource, GitTerms
 from director.domain.ids import NETWORK, new_id
@@ -74,8 +75,9 @@ class Cloner:
     def files(self, url: str, ref: str | None = None) -> tuple[str, dict[str, str]]:
         """The commit, and what lies beside `.git`."""
         with self.cloned(url, ref) as clone:
+            reading = Reading(clone.blobs)
             found = {
-                each.path: each.target or (clone.blobs.get(each.hash)[:20].decode("latin-1"))
+                each.path: each.target or b"".join(reading.chunks(each))[:20].decode("latin-1")
                 if each.kind != "directory"
                 else ""
                 for each in clone.tree.entries
