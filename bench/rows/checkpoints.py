@@ -26,7 +26,7 @@ def measure(bench: Bench) -> list[Row]:
         _row(f"{both}: after 1 % changed", found[_CHANGED], at_least(5)),
         _row(f"{both}: restore", found[_RESTORE], at_least(1 / 1.5)),
         _row(f"{many}: first checkpoint", small[_FIRST], None),
-        _row(f"{many}: autoCheckpoint of a step that changed nothing", small[_SAME], None),
+        _row(f"{many}: after nothing changed", small[_SAME], None),
         _row(f"{many}: restore", small[_RESTORE], None),
     ]
 
