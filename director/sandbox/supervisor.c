@@ -488,11 +488,10 @@ static void drain(struct stream *stream, int64_t most)
     }
 }
 
-/* The group at once; its first process by itself too, which may not have made the group yet. */
+/* The group at once, each of it once; its first process alone where it has not made it yet. */
 static void signal_group(struct command *command, int number)
 {
-    kill(-command->main, number);
-    if (!command->reaped)
+    if (kill(-command->main, number) != 0 && !command->reaped)
         kill(command->main, number);
 }
 
