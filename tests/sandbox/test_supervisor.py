@@ -39,7 +39,9 @@ class Place:
         """One more that runs commands, once it has told of a claim what it tells at first."""
         left = self.folder.claims / f"left-{len(self._servers)}"
         left.mkdir()
-        self._servers.append(subprocess.Popen([self._program, self.folder.root]))
+        # that is by posix_spawn, which leaves a signal ignored that the C library has to itself
+        server = subprocess.Popen([self._program, self.folder.root], close_fds=False)
+        self._servers.append(server)
         until((left / "exit").exists, "it serves")
         shutil.rmtree(left)
 
