@@ -44,8 +44,7 @@ class Files:
             tree = capture(root, self.sandboxes.blobs, check=beat.check).tree
             hash = put_tree(self.sandboxes.blobs, tree)
             with self.sandboxes.store.write() as session:
-                blobs.hold(session, hash, tree.blobs)
-                blobs.touch(session, [(hash, 0)])
+                blobs.hold_for_tree(session, hash, tree.blobs)
         return FilesCaptured(tree=hash)
 
 

@@ -13,7 +13,7 @@ from sqlmodel import Session
 
 from director.api.archives import LimitDep, read_upload, receive
 from director.api.envelope import Answer, answer
-from director.api.errors import documented, refused
+from director.api.errors import documented
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.state import BlobsDep, GatewayDep, StoreDep, TransfersDep
 from director.api.transfers import Passed
@@ -25,6 +25,7 @@ from director.domain.errors import (
     NotFoundError,
     PayloadTooLargeError,
     UnavailableError,
+    refused,
 )
 from director.domain.lifetimes import FilesWritten, WriteFiles
 from director.domain.trees import Entry, PathError, Tree, normalise
@@ -101,8 +102,7 @@ async def write(
         await receive(request, file, limit)
         tree = await asyncio.to_thread(_tree, file, where, kind in _ARCHIVES, blobs)
     hash = await asyncio.to_thread(put_tree, blobs, tree)
-    await store.run(lambda session: blob_rows.hold(session, hash, tree.blobs))
-    await store.run(lambda session: blob_rows.touch(session, [(hash, 0)]))
+    await store.run(lambda session: blob_rows.hold_for_tree(session, hash, tree.blobs))
     asked = WriteFiles(sandbox_id=sandbox_id, tree=hash)
     call = partial(gateway.write_files, asked, host_id, uuid4().hex)
     return answer(await by_host(store, sandbox_id, call))

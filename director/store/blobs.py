@@ -41,6 +41,17 @@ def hold(session: Session, holder: str, blobs: Mapping[str, int]) -> None:
     """Touch blobs, by hash with their sizes, and keep them until `release` of the holder; one that
     is a blob itself keeps them for as long as it is there."""
     touch(session, blobs.items())
+    _link(session, holder, blobs)
+
+
+def hold_for_tree(session: Session, tree: str, blobs: Mapping[str, int]) -> None:
+    """Touch the blob that a tree is, and for as long as it is there keep those, by hash with their
+    sizes, in which its files lie."""
+    touch(session, {**blobs, tree: 0}.items())
+    _link(session, tree, blobs)
+
+
+def _link(session: Session, holder: str, blobs: Iterable[str]) -> None:
     rows = [{"holder": holder, "blob": hash} for hash in sorted(blobs)]
     for batch in _batches(rows):
         session.exec(insert_into(session, BlobLinkRow).values(batch).on_conflict_do_nothing())
