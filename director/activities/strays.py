@@ -16,7 +16,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from director.activities.lifetimes import Lifetimes
 from director.activities.rounds import ORPHAN_PERIOD, Seldom, all_tried, each
 from director.domain import names
-from director.domain.lifetimes import ExecutionStatus, SandboxEnd, SandboxStatus
+from director.domain.lifetimes import (
+    OPEN_SANDBOXES,
+    ExecutionStatus,
+    SandboxEnd,
+    SandboxStatus,
+)
 from director.store import executions, locks, placement, sandboxes
 from director.store.engine import Store
 from director.store.tables import ExecutionRow, SandboxRow
@@ -100,7 +105,7 @@ class Strays:
         here = self.lifetimes.sandboxes.host_id
         closed = (
             col(SandboxRow.closed_as).is_not(None),
-            col(SandboxRow.status).in_(sandboxes.OPEN),
+            col(SandboxRow.status).in_(OPEN_SANDBOXES),
             SandboxRow.host_id == here,
         )
         with self.store.read() as session:

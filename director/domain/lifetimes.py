@@ -71,6 +71,10 @@ class SandboxStatus(StrEnum):
         return not self.ended and self is not SandboxStatus.STOPPED
 
 
+OPEN_SANDBOXES = [status for status in SandboxStatus if not status.ended]
+"""Where sandboxes stand of which something is there, or follows."""
+
+
 class ExecutionStatus(StrEnum):
     """Where a command in a sandbox stands."""
 

@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from director.domain import security as domain
 from director.domain.errors import ConflictError, NotFoundError, ValidationError
 from director.domain.ids import PROFILE, RUN, SANDBOX
-from director.domain.lifetimes import SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES, SandboxStatus
 from director.domain.policies import EffectivePolicy, NetworkMode, Tightened, tightened
 from director.domain.security_events import SecurityEventType
 from director.domain.users import Principal
@@ -127,7 +127,7 @@ def purge(session: Session, limit: int) -> int:
     subject = col(EnforcementRow.subject)
     going = select(SandboxRow.id).where(
         or_(col(SandboxRow.id) == subject, col(SandboxRow.session_id) == subject),
-        col(SandboxRow.status).in_(sandboxes.OPEN),
+        col(SandboxRow.status).in_(OPEN_SANDBOXES),
     )
     there = select(SessionRow.id).where(
         col(SessionRow.id) == subject, col(SessionRow.deleted_at).is_(None)

@@ -7,7 +7,7 @@ from sqlmodel import Session, col, select
 
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.failures import FailureCode
-from director.domain.lifetimes import SandboxEnd, SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES, SandboxEnd, SandboxStatus
 from director.domain.times import rfc3339
 from director.store import executions, locks, placement, sandboxes
 from director.store.sessions import still_open
@@ -66,7 +66,7 @@ def _checked_away(host: HostRow | None, host_id: str) -> HostRow:
 
 
 def _placed_on(session: Session, host_id: str) -> list[str]:
-    here = (SandboxRow.host_id == host_id, col(SandboxRow.status).in_(sandboxes.OPEN))
+    here = (SandboxRow.host_id == host_id, col(SandboxRow.status).in_(OPEN_SANDBOXES))
     return list(session.exec(select(SandboxRow.id).where(*here).order_by(col(SandboxRow.id))))
 
 

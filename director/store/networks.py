@@ -21,7 +21,7 @@ from director.domain.errors import (
 )
 from director.domain.events import EventType
 from director.domain.ids import GRANT, NETWORK, POLICY, new_id
-from director.domain.lifetimes import SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES
 from director.domain.networks import NetworkStatus, needing_admin
 from director.domain.pages import PageQuery, Pagination
 from director.domain.policies import NetworkMode
@@ -42,7 +42,6 @@ from director.store.tables import (
 _PARTS = 50
 """Policies of a network, and 10 times as many grants."""
 
-_GOING = [status for status in SandboxStatus if not status.ended]
 _GONE = timedelta(minutes=1)
 """A host whose lease is over for so long is waited for no more by who needs its networks."""
 
@@ -362,7 +361,7 @@ def on_demand(
 def unused(session: Session, host_id: str) -> list[str]:
     """The networks of a host that were made on demand and that no sandbox is to be in any more."""
     going = select(SandboxRow.id).where(
-        SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(_GOING)
+        SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(OPEN_SANDBOXES)
     )
     here = (
         NetworkRow.host_id == host_id,
@@ -381,7 +380,7 @@ def drop_unused(session: Session, host_id: str) -> None:
 
 def sandboxes(session: Session, host_id: str) -> dict[str, list[str]]:
     """The sandboxes that are to be in networks of a host and have not ended, by the network."""
-    going = (SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(_GOING))
+    going = (SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(OPEN_SANDBOXES))
     here = (NetworkRow.host_id == host_id, col(NetworkRow.deleted_at).is_(None))
     found: defaultdict[str, list[str]] = defaultdict(list)
     statement = select(NetworkRow.id, SandboxRow.id).where(*here, *going)

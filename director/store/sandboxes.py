@@ -15,7 +15,7 @@ from director.domain.errors import ConflictError, NotFoundError
 from director.domain.events import EventType
 from director.domain.git import Cloned
 from director.domain.ids import RUN, SANDBOX, new_id
-from director.domain.lifetimes import ExecutionStatus, SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES, ExecutionStatus, SandboxStatus
 from director.domain.pages import PageQuery, Pagination
 from director.domain.policies import (
     EffectivePolicy,
@@ -58,8 +58,6 @@ class Place(NamedTuple):
     row: SandboxRow
     granted: list[str] = []
 
-
-OPEN = [status for status in SandboxStatus if not status.ended]
 
 _BEHIND_THE_END_MS = 60_000
 """The first command's own time-out ends it this much later, where nothing of ours can."""
@@ -119,7 +117,7 @@ def check_quota(session: Session, owner_id: str, quota: int) -> None:
     """Raise ConflictError where somebody has more sandboxes than that, with those that runs will
     leave to them; nobody adds one of theirs until the transaction ends."""
     locks.get(session, UserRow, owner_id)
-    living = (SandboxRow.owner_id == owner_id, col(SandboxRow.status).in_(OPEN))
+    living = (SandboxRow.owner_id == owner_id, col(SandboxRow.status).in_(OPEN_SANDBOXES))
     keeping = (col(RunRow.keep_sandbox).is_(True), col(RunRow.sandbox_id).is_(None))
     kept = (RunRow.owner_id == owner_id, sessions.still_open(), *keeping)
     count = session.exec(select(func.count()).select_from(SandboxRow).where(*living)).one()
@@ -337,7 +335,7 @@ def want_delete(session: Session, row: SandboxRow) -> None:
 
 def want_delete_all(session: Session, session_id: str) -> list[str]:
     """The same, of all sandboxes of a session that have not ended; gives their ids."""
-    left = (SandboxRow.session_id == session_id, col(SandboxRow.status).in_(OPEN))
+    left = (SandboxRow.session_id == session_id, col(SandboxRow.status).in_(OPEN_SANDBOXES))
     rows = locks.each(session, SandboxRow, list(session.exec(select(SandboxRow.id).where(*left))))
     for row in rows:
         if not row.delete_wanted:
@@ -518,7 +516,7 @@ def open_ones(session: Session, *, begun: bool, age: timedelta = timedelta(0)) -
     or those whose workflow has not."""
     known = col(SandboxRow.temporal_run_id).is_not(None)
     old = col(SandboxRow.updated_at) <= utc_now() - age
-    statement = select(SandboxRow).where(col(SandboxRow.status).in_(OPEN), old)
+    statement = select(SandboxRow).where(col(SandboxRow.status).in_(OPEN_SANDBOXES), old)
     return list(session.exec(statement.where(known if begun else ~known)))
 
 

@@ -10,7 +10,7 @@ from director.domain import security as domain
 from director.domain.departments import Ceiling
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.ids import POLICY, PROFILE, new_id
-from director.domain.lifetimes import SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES
 from director.domain.pages import PageQuery, Pagination
 from director.domain.policies import NetworkMode, ResourceLimits, SecurityLevel, SecurityPolicy
 from director.domain.sessions import merged
@@ -32,7 +32,6 @@ MOST = 100
 """Profiles of one owner."""
 
 _SHOWN = 20
-_LIVING = [status for status in SandboxStatus if not status.ended]
 
 
 def create(session: Session, principal: Principal, body: domain.ProfileCreate) -> domain.Profile:
@@ -217,7 +216,7 @@ def _locked(session: Session, principal: Principal, id: str) -> ProfileRow:
 def _users(session: Session, id: str) -> tuple[list[str], list[str]]:
     """The living sandboxes and the sessions that are under a profile."""
     put_under = select(EnforcementRow.subject).where(EnforcementRow.policy_id == id)
-    living = col(SandboxRow.status).in_(_LIVING)
+    living = col(SandboxRow.status).in_(OPEN_SANDBOXES)
     holding = (col(SandboxRow.security_profile_id) == id) | col(SandboxRow.id).in_(put_under)
     named = (col(SessionRow.security_profile_id) == id) | col(SessionRow.id).in_(put_under)
     there = col(SessionRow.deleted_at).is_(None)

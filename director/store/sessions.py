@@ -13,7 +13,7 @@ from director.domain.base import Json
 from director.domain.errors import ConflictError, NotFoundError
 from director.domain.events import EventType
 from director.domain.ids import SESSION, new_id
-from director.domain.lifetimes import SandboxStatus
+from director.domain.lifetimes import OPEN_SANDBOXES, SandboxStatus
 from director.domain.pages import PageQuery, Pagination
 from director.domain.runs import RunStatus
 from director.domain.sessions import SessionMetrics, SessionStatus
@@ -211,9 +211,8 @@ def _living_sandboxes(session: Session, id: str) -> list[str]:
 
 def _guests(session: Session, id: str) -> list[str]:
     """Sandboxes of other sessions, or of none, that are to be in networks of a session."""
-    going = [status for status in SandboxStatus if not status.ended]
     here = (NetworkRow.session_id == id, col(NetworkRow.deleted_at).is_(None))
-    theirs = (SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(going))
+    theirs = (SandboxRow.network_id == NetworkRow.id, col(SandboxRow.status).in_(OPEN_SANDBOXES))
     foreign = col(SandboxRow.session_id).is_distinct_from(id)
     return list(session.exec(select(SandboxRow.id).where(*here, *theirs, foreign)))
 
