@@ -83,12 +83,12 @@ class Sandboxes:
     disk_mib: int | None = None
     """How large the disk of a run's sandbox is where nobody bounds it; None: as the host's."""
 
+    git: GitTerms = field(default_factory=GitTerms)
+
     @property
     def pool(self) -> IPv4Network:
         """Where subnets are taken from that nobody named."""
         return self.networks.pool if self.networks is not None else POOL
-
-    git: GitTerms = field(default_factory=GitTerms)
 
     @property
     def clones(self) -> Clones:

@@ -151,9 +151,6 @@ def invalid(problems: Sequence[Any], body: Any = None) -> errors.ValidationError
     return errors.ValidationError(message, **first, errors=details[:100])
 
 
-refused = errors.refused
-
-
 def _merged(found: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Tell one problem for each field: where a value may be of several types, the model complains
     once for each, also when it is of the right type and something inside of it is wrong."""

@@ -10,7 +10,7 @@ from fastapi.sse import format_sse_event
 from starlette.types import Send
 
 from director.api.envelope import Metadata, request_id
-from director.api.errors import documented, refused
+from director.api.errors import documented
 from director.api.frames import EventFrame, Frame, ResyncFrame
 from director.api.listeners import (
     EndedError,
@@ -25,7 +25,7 @@ from director.api.principals import PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import HubDep, QueryInt
 from director.domain.base import Shape
-from director.domain.errors import AuthenticationError
+from director.domain.errors import AuthenticationError, refused
 from director.domain.events import EventType, Wanted, types_named
 from director.domain.times import utc_now
 from director.domain.users import Principal

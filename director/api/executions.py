@@ -12,7 +12,7 @@ from sqlmodel import Session
 
 from director.api.answers import reply
 from director.api.envelope import Answer, ListAnswer, answer, page
-from director.api.errors import documented, refused
+from director.api.errors import documented
 from director.api.hub import Hub
 from director.api.idempotency import OnceDep
 from director.api.output_messages import server_sent
@@ -45,6 +45,7 @@ from director.domain.errors import (
     HostAwayError,
     NotFoundError,
     UnavailableError,
+    refused,
 )
 from director.domain.lifetimes import ExecuteBody, Execution, ExecutionStatus
 from director.domain.outputs import STREAMS, OutputCursor

@@ -47,6 +47,7 @@ _RPC_TIMEOUT = timedelta(seconds=_PATIENCE)
 _FILE_SECONDS = 120.0
 _NETWORK_SECONDS = 15.0
 _ENFORCE_SECONDS = 30.0
+
 T = TypeVar("T")
 
 _AT_ONCE = 16

@@ -13,10 +13,9 @@ from typing import NamedTuple
 import structlog
 from sqlmodel import Session
 
-from director.api.errors import refused
 from director.api.hub import Hub
 from director.blobs.store import Blobs
-from director.domain.errors import BrokenOffError, GoneError, NotFoundError
+from director.domain.errors import BrokenOffError, GoneError, NotFoundError, refused
 from director.domain.outputs import OutputCursor, Stream
 from director.domain.runs import StepStatus
 from director.domain.times import utc_now

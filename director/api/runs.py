@@ -14,7 +14,7 @@ from sqlmodel import Session
 
 from director.api.answers import reply
 from director.api.envelope import Answer, ListAnswer, answer, page
-from director.api.errors import documented, invalid, refused
+from director.api.errors import documented, invalid
 from director.api.hub import Hub
 from director.api.idempotency import OnceDep
 from director.api.output_messages import server_sent
@@ -43,7 +43,13 @@ from director.api.state import (
     WaitDep,
 )
 from director.domain.base import Body, Int, Json, Number, Shape, Text
-from director.domain.errors import ConflictError, GoneError, NotFoundError, UnavailableError
+from director.domain.errors import (
+    ConflictError,
+    GoneError,
+    NotFoundError,
+    UnavailableError,
+    refused,
+)
 from director.domain.names import APPROVE, GRANTED, PROGRESS
 from director.domain.runs import (
     Approval,

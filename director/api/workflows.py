@@ -6,13 +6,13 @@ from fastapi import APIRouter, Query, Response
 
 from director.api.answers import created, versioned
 from director.api.envelope import Answer, Deleted, ListAnswer, answer, page
-from director.api.errors import documented, refused
+from director.api.errors import documented
 from director.api.idempotency import OnceDep
 from director.api.principals import EditorDep, PrincipalDep
 from director.api.requests import StrictRoute
 from director.api.state import MatchDep, PageDep, StoreDep, TermsDep
 from director.domain.criteria import patterns
-from director.domain.errors import ConflictError, NotFoundError, PreconditionError
+from director.domain.errors import ConflictError, NotFoundError, PreconditionError, refused
 from director.domain.lifetimes import Terms
 from director.domain.runs import RunStatus
 from director.domain.steps import Step, VerifyStep

@@ -10,7 +10,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from starlette.types import Message
 
-from director.api.errors import invalid, refused
+from director.api.errors import invalid
 from director.api.frames import Frame, written
 from director.api.hub import Hub
 from director.api.listeners import (
@@ -33,7 +33,7 @@ from director.api.ws_outputs import (
     UnsubscribeOutputFrame,
 )
 from director.domain.base import Body, Int, Json, Shape
-from director.domain.errors import DirectorError
+from director.domain.errors import DirectorError, refused
 from director.domain.events import TYPE_NAMES, Wanted, types_named
 from director.domain.ids import CONNECTION, new_id
 from director.domain.users import Principal

@@ -9,7 +9,6 @@ import structlog
 from pydantic import Field
 from sqlmodel import Session
 
-from director.api.errors import refused
 from director.api.listeners import SlowError
 from director.api.output_messages import Kind, messages
 from director.api.outputs import (
@@ -21,7 +20,13 @@ from director.api.outputs import (
     step_of,
 )
 from director.domain.base import Body, Int, Json, Shape
-from director.domain.errors import BrokenOffError, ConflictError, DirectorError, NotFoundError
+from director.domain.errors import (
+    BrokenOffError,
+    ConflictError,
+    DirectorError,
+    NotFoundError,
+    refused,
+)
 from director.domain.outputs import Stream
 from director.domain.runs import StepStatus
 from director.domain.users import Principal
